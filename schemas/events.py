@@ -1,0 +1,380 @@
+"""The events that come in, and the decoder that accepts or refuses one.
+
+`decode` is a total function: whatever the bytes, it returns an event or a `Rejected`, never raises. It has two ways.
+The fast one is msgspec's typed decode and a few cached checks, and it only ever says yes. At the first doubt
+(a type that does not fit, bytes beyond ASCII that are not UTF-8, deep nesting, anything large) the slow one reads the
+value again from the start and finds the first reason, in the order of `REASONS`, that applies.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final, NamedTuple, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from schemas.money import parse_nanos
+from schemas.numbers import country, is_number, is_sender
+from schemas.states import parse_state
+from schemas.text import measure
+from schemas.times import MILLENNIUM_MS, parse_rfc3339
+
+REASONS: Final = (
+    "empty_value", "too_large", "invalid_utf8", "invalid_json", "not_an_object", "missing_field", "invalid_field",
+    "key_mismatch", "time_in_future", "conflict", "too_many_events", "unstorable",
+)  # fmt: skip
+VALUE_BYTES_MAX: Final = 1 << 20
+STRING_BYTES_MAX: Final = 8 << 10
+BODY_BYTES_MAX: Final = 64 << 10
+ITEMS_MAX: Final = 64
+DEPTH_MAX: Final = 64
+ID_CHARS_MAX: Final = 128
+FUTURE_MS_MAX: Final = 600_000
+SEGMENTS_MAX: Final = 255
+
+_MONEY: Final = r"^[0-9]{1,7}(\.[0-9]{1,18})?$"
+Id = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARS_MAX})]
+Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Text = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
+Money = Annotated[str, Meta(extra_json_schema={"pattern": _MONEY})]
+Mcc = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{3}$"})]
+Mnc = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{2,3}$"})]
+Number = Annotated[str, Meta(extra_json_schema={"pattern": r"^(\+[1-9][0-9]{6,14}|[0-9]{3,8})$"})]
+Count = Annotated[int, Meta(ge=1, le=SEGMENTS_MAX)]
+Strings = Annotated[tuple[str, ...], Meta(max_length=ITEMS_MAX)]
+Attributes = Annotated[dict[str, str], Meta(max_length=ITEMS_MAX)]
+
+
+def _enum(*words: str) -> Meta:
+    return Meta(extra_json_schema={"enum": list(words)})
+
+
+class Message(Struct, gc=False, omit_defaults=True):
+    """What a send and a receive share; absent optional strings are `""`, absent arrays `()`."""
+
+    event_id: Id
+    message_id: Id
+    occurred_at: Instant
+    account_id: Text
+    from_number: Text = field(name="from")
+    to_number: Number = field(name="to")
+    subaccount_id: str = ""
+    profile_id: str = ""
+    connection_id: str = ""
+    message_type: Annotated[str, _enum("sms", "mms", "whatsapp")] = "sms"
+    number_type: Annotated[str, _enum("long-code", "toll-free", "short-code", "alphanumeric")] = ""
+    body: str = ""
+    media_urls: Strings = ()
+    encoding: Annotated[str, _enum("gsm7", "ucs2")] = ""
+    segments: Count = 0
+    mcc: Mcc = ""
+    mnc: Mnc = ""
+    country: Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{2}$"})] = ""
+    provider: str = ""
+    rate: Money = ""
+    carrier_fee: Money = ""
+    currency: Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$"})] = "USD"
+    campaign_id: str = ""
+    campaign_status: str = ""
+    powerpack_id: str = ""
+    conversation_id: str = ""
+    conversation_origin: str = ""
+    callback_url: str = ""
+    requester_ip: str = ""
+    user_data: str = ""
+    external_number: str = ""
+    billing_number: str = ""
+    group_to: Strings = ()
+    replaced_sender: str = ""
+    registration_type: str = ""
+    tags: Strings = ()
+    attributes: Attributes | None = None
+    # Not on the wire: worked out by the decoder, and where in the log it stood (`topic:partition:offset`).
+    occurred_ms: int = field(name="~ms", default=0)
+    source: str = field(name="~at", default="")
+
+
+class Send(Message, gc=False, omit_defaults=True):
+    """The platform accepted an outbound message."""
+
+
+class Receive(Message, gc=False, omit_defaults=True):
+    """An inbound message arrived."""
+
+    error_code: str = ""
+    vendor_error_code: str = ""
+
+
+class Receipt(Struct, gc=False, omit_defaults=True):
+    """A delivery receipt or other status update; after decoding `state` is one of our words."""
+
+    event_id: Id
+    message_id: Id
+    occurred_at: Instant
+    state: Text
+    segment: Count = 0
+    error_code: str = ""
+    vendor_error_code: str = ""
+    provider: str = ""
+    mcc: Mcc = ""
+    mnc: Mnc = ""
+    rate: Money = ""
+    carrier_fee: Money = ""
+    occurred_ms: int = field(name="~ms", default=0)
+    source: str = field(name="~at", default="")
+
+
+class Rejected(NamedTuple):
+    """Why an input cannot be used: one of `REASONS`, and a detail that starts with the field's name if there is one."""
+
+    reason: str
+    detail: str
+
+
+Event = Send | Receive | Receipt
+_TYPES: Final[dict[str, type[Event]]] = {"sends": Send, "receives": Receive, "receipts": Receipt}
+TOPICS: Final = tuple(_TYPES)
+
+
+def decode(topic: str, key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
+    """The event in one log entry of `sends`, `receives` or `receipts` (no prefix), or why there is none."""
+    return DECODERS[topic](key, value, clock_ms)
+
+
+def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[bytes | None, bytes | None, int], Any]:
+    read = msgspec.json.Decoder(kind).decode
+
+    def decode_one(key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
+        try:
+            event = read(value)  # type: ignore[arg-type]  # None raises like any other unusable value
+            if (
+                len(value) > STRING_BYTES_MAX  # type: ignore[arg-type]
+                or not value.isascii()  # type: ignore[union-attr]
+                and not _is_utf8(value)  # type: ignore[arg-type]
+                or value.count(b"{") + value.count(b"[") > DEPTH_MAX  # type: ignore[union-attr]
+                or problem(event)
+                or event.message_id.encode() != key
+                or event.occurred_ms > clock_ms + FUTURE_MS_MAX
+            ):
+                return _decode_slowly(kind, problem, key, value, clock_ms)
+        except Exception:  # msgspec raises RecursionError and UnicodeDecodeError besides its own
+            return _decode_slowly(kind, problem, key, value, clock_ms)
+        return event
+
+    return decode_one
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# ---- what a field may hold -------------------------------------------------------------------------------------
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SETS: Final[dict[str, re.Pattern[str]]] = {
+    "message_type": re.compile("sms|mms|whatsapp"),
+    "number_type": re.compile("|long-code|toll-free|short-code|alphanumeric"),
+    "encoding": re.compile("|gsm7|ucs2"),
+    "mcc": re.compile("|[0-9]{3}"),
+    "mnc": re.compile("|[0-9]{2,3}"),
+    "country": re.compile("|[A-Z]{2}"),
+    "currency": re.compile("[A-Z]{3}"),
+}
+_seen: set[tuple[str, ...]] = set()
+_SEEN_MAX: Final = 50_000
+
+
+def _message_problem(m: Message) -> str:
+    """What is wrong with a message's fields, `""` if nothing; fills `occurred_ms`, `encoding`, `segments`, `country`."""
+    problem = _common_problem(m)
+    if problem:
+        return problem
+    if not m.account_id:
+        return "account_id: empty"
+    if not is_sender(m.from_number):
+        return "from: neither E.164, nor a short code, nor an alphanumeric sender"
+    if not is_number(m.to_number):
+        return "to: neither E.164 nor a short code"
+    small = (m.message_type, m.number_type, m.encoding, m.mcc, m.mnc, m.country, m.currency)
+    if small not in _seen:
+        problem = _small_problem(small)
+        if problem:
+            return problem
+    if not m.segments or not m.encoding:
+        encoding, segments = measure(m.body, m.encoding, m.message_type)
+        m.encoding = encoding
+        m.segments = m.segments or segments
+        if m.segments > SEGMENTS_MAX:
+            return f"segments: the body takes {segments}, more than {SEGMENTS_MAX}"
+    return _money_problem(m)
+
+
+def _send_problem(m: Send) -> str:
+    problem = _message_problem(m)
+    if not problem and not m.country:
+        m.country = country(m.to_number)
+    return problem
+
+
+def _receive_problem(m: Receive) -> str:
+    problem = _message_problem(m)
+    if not problem and not m.country:
+        m.country = country(m.from_number)
+    return problem
+
+
+def _receipt_problem(r: Receipt) -> str:
+    problem = _common_problem(r)
+    if problem:
+        return problem
+    state = parse_state(r.state)
+    if state is None:
+        return "state: not a state or SMPP word we know"
+    r.state = state
+    small = ("sms", "", "", r.mcc, r.mnc, "", "USD")
+    if small not in _seen:
+        problem = _small_problem(small)
+        if problem:
+            return problem
+    return _money_problem(r)
+
+
+def _common_problem(e: Event) -> str:
+    if not e.event_id or len(e.event_id) > ID_CHARS_MAX or _CONTROL.search(e.event_id):
+        return f"event_id: not 1 to {ID_CHARS_MAX} characters without control characters"
+    if not e.message_id or len(e.message_id) > ID_CHARS_MAX or _CONTROL.search(e.message_id):
+        return f"message_id: not 1 to {ID_CHARS_MAX} characters without control characters"
+    at_ms = parse_rfc3339(e.occurred_at)
+    if at_ms is None:
+        return "occurred_at: not RFC 3339 with an offset"
+    if at_ms < MILLENNIUM_MS:
+        return "occurred_at: before the year 2000"
+    e.occurred_ms = at_ms
+    return ""
+
+
+def _small_problem(values: tuple[str, ...]) -> str:
+    for (name, pattern), value in zip(_SETS.items(), values, strict=True):
+        if pattern.fullmatch(value) is None:
+            return f"{name}: not {pattern.pattern.lstrip('|').replace('|', ' or ')}"
+    if len(_seen) >= _SEEN_MAX:
+        _seen.clear()
+    _seen.add(values)
+    return ""
+
+
+def _money_problem(e: Event) -> str:
+    if parse_nanos(e.rate) is None:
+        return "rate: not a decimal string of at most 9 decimals"
+    if parse_nanos(e.carrier_fee) is None:
+        return "carrier_fee: not a decimal string of at most 9 decimals"
+    return ""
+
+
+# ---- the slow way: which reason applies first ------------------------------------------------------------------
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_PATH: Final = re.compile(r" - at `\$\.?([A-Za-z_]*)")
+_ABSENT: Final = (None, "", [], {})
+
+
+def _decode_slowly(
+    kind: type[Event], problem: Callable[[Any], str], key: bytes | None, value: bytes | None, clock_ms: int
+) -> Event | Rejected:
+    fields = _read_object(value)
+    if isinstance(fields, Rejected):
+        return fields
+    event = _build(kind, problem, fields)
+    if isinstance(event, Rejected):
+        return event
+    if event.message_id.encode() != key:
+        return Rejected("key_mismatch", "message_id: not the entry's key")
+    if event.occurred_ms > clock_ms + FUTURE_MS_MAX:
+        return Rejected("time_in_future", f"occurred_at: more than {FUTURE_MS_MAX // 60_000} minutes ahead")
+    return event
+
+
+def _read_object(value: bytes | None) -> dict[str, Any] | Rejected:
+    if not value:
+        return Rejected("empty_value", "")
+    if len(value) > VALUE_BYTES_MAX:
+        return Rejected("too_large", f"{len(value)} bytes, more than {VALUE_BYTES_MAX}")
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as e:
+        return Rejected("invalid_utf8", f"byte {e.start}")
+    if _depth(text) > DEPTH_MAX:
+        return Rejected("invalid_json", f"nested deeper than {DEPTH_MAX}")
+    try:
+        parsed = json.loads(text, parse_constant=_refuse, parse_int=_parse_int)
+        json.dumps(parsed, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
+    except ValueError as e:
+        return Rejected("invalid_json", _json_detail(e))
+    return parsed if isinstance(parsed, dict) else Rejected("not_an_object", "")
+
+
+def _json_detail(error: ValueError) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "a lone surrogate"
+    return f"{error.msg}: character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _depth(text: str) -> int:
+    if text.count("{") + text.count("[") <= DEPTH_MAX:
+        return 0
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_int(digits: str) -> int | float:
+    # No field holds such a number; as a float it is refused where an integer belongs and ignored elsewhere.
+    return int(digits) if len(digits) < 20 else math.inf
+
+
+def _build(kind: type[Event], problem: Callable[[Any], str], fields: dict[str, Any]) -> Event | Rejected:
+    known = {f.encode_name: f.required for f in msgspec.structs.fields(kind) if not f.encode_name.startswith("~")}
+    for name, required in known.items():
+        if required and fields.get(name) is None:
+            return Rejected("missing_field", f"{name}: required")
+    present = {n: v for n, v in fields.items() if n in known and (known[n] or v not in _ABSENT)}
+    for name, content in present.items():
+        if _bytes_max(content) > (BODY_BYTES_MAX if name == "body" else STRING_BYTES_MAX):
+            return Rejected("invalid_field", f"{name}: longer than its limit in UTF-8 bytes")
+    try:
+        event = msgspec.convert(present, kind)
+    except msgspec.ValidationError as e:
+        path = _PATH.search(str(e))
+        return Rejected("invalid_field", f"{path[1] if path else ''}: {str(e).split(' - at ')[0]}")
+    detail = problem(event)
+    return Rejected("invalid_field", detail) if detail else event
+
+
+def _bytes_max(content: Any) -> int:
+    """Bytes of the longest string in a field's content."""
+    if isinstance(content, str):
+        return len(content.encode())
+    if isinstance(content, dict):
+        return max((_bytes_max(s) for pair in content.items() for s in pair), default=0)
+    if isinstance(content, list):
+        return max(map(_bytes_max, content), default=0)
+    return 0
+
+
+DECODERS: Final[dict[str, Callable[[bytes | None, bytes | None, int], Any]]] = {
+    "sends": _decoder(Send, _send_problem),
+    "receives": _decoder(Receive, _receive_problem),
+    "receipts": _decoder(Receipt, _receipt_problem),
+}

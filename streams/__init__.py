@@ -1,0 +1,1 @@
+"""What happens to the data: consume, join, settle, write."""

@@ -1,0 +1,80 @@
+"""READ THIS FIRST: how a batch of log entries becomes rows.
+
+    entries --decode--> events --join, settle--> Partition --take, snapshot--> rows --store--> ClickHouse
+                 \\-> dead letters                    \\-> ids the store must be asked about
+
+Pure: bytes and the time go in, effects come out. `agents.py` feeds it, `barrier.py` writes what it yields and only
+then lets the offsets move.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from schemas.events import DECODERS, TOPICS, Receipt, Receive, Rejected, Send
+from streams.settle import DeadLetter, Entry, Found, Held, Partition
+
+__all__ = ["TOPICS", "DeadLetter", "Entry", "Flow", "Found", "Held"]
+
+SENDS: Final = "sends"
+RECEIVES: Final = "receives"
+RECEIPTS: Final = "receipts"
+
+
+class Flow:
+    """All partitions this worker owns, and the way of a batch through them."""
+
+    def __init__(self, topic_prefix: str, window_ms: int) -> None:
+        self._prefix = topic_prefix
+        self._window_ms = window_ms
+        self.partitions: dict[int, Partition] = {}
+
+    def open_partition(self, shard: int, now_ms: int) -> Partition:
+        """Begins with an empty partition; recovery fills it before its first batch."""
+        partition = self.partitions[shard] = Partition(shard, self._window_ms, now_ms)
+        return partition
+
+    def batch(self, topic: str, shard: int, entries: Sequence[Entry], now_ms: int) -> list[Held]:
+        """Takes one fetched batch of `sends`, `receives` or `receipts`.
+
+        Returns the events that the store must be asked about; `resume` goes on with them, and until then the batch
+        is not done.
+        """
+        partition = self.partitions[shard]
+        partition.counts.events += len(entries)
+        events = self._decode(partition, topic, entries, now_ms)
+        if topic == RECEIPTS:
+            partition.add_receipts(events, now_ms)
+            held: list[Held] = []
+        elif topic == SENDS:
+            held = partition.add_sends(events, now_ms)
+        else:
+            held = partition.add_receives(events, now_ms)
+        if not held:
+            partition.advance(topic, entries, now_ms)
+        return held
+
+    def resume(
+        self, topic: str, shard: int, entries: Sequence[Entry], held: list[Held], found: dict[str, Found], now_ms: int
+    ) -> None:
+        """Finishes a batch whose held events the store was asked about."""
+        partition = self.partitions[shard]
+        resolve = partition.resolve_sends if topic == SENDS else partition.resolve_receives
+        resolve(held, found, now_ms)
+        partition.advance(topic, entries, now_ms)
+
+    def _decode(self, partition: Partition, topic: str, entries: Sequence[Entry], now_ms: int) -> list[tuple]:  # type: ignore[type-arg]  # the topic decides which event
+        decode = DECODERS[topic]
+        where = f"{self._prefix}{topic}:{partition.shard}:"
+        events: list[tuple[Send | Receive | Receipt, Entry]] = []
+        for entry in entries:
+            event = decode(entry.key, entry.value, now_ms)
+            if event.__class__ is Rejected:
+                partition.refuse(topic, entry, event.reason, event.detail)
+            else:
+                event.source = f"{where}{entry.offset}"
+                events.append((event, entry))
+        return events
+
+    def tick(self, now_ms: int) -> dict[int, list[str]]:
+        """Lets time pass; returns by partition the ids of waiting receipts to ask the store about."""
+        return {shard: ids for shard, partition in self.partitions.items() if (ids := partition.tick(now_ms))}
