@@ -85,6 +85,14 @@ class Counts(msgspec.Struct):
     adopted: int = 0
 
 
+class Progress(Protocol):
+    """What a checkpoint says of a partition: watermarks in ms, and the fields of `Counts`."""
+
+    sends_mark: int
+    receives_mark: int
+    receipts_mark: int
+
+
 class Found(NamedTuple):
     """What the store knows of one message id."""
 
@@ -467,6 +475,7 @@ class Partition:
 
     def take(self, now_ms: int) -> Rows:
         """Takes what is finished; `written` must follow before the next `take`."""
+        assert not self.flushing and not self.flushing_inbound, "what was taken last is not written yet"
         self._settled_from_ms, self._taken_ms = self._taken_ms, now_ms
         self.flushing = self.fresh
         self.flushing_inbound = self.fresh_inbound
@@ -556,9 +565,14 @@ class Partition:
             join.add_receipt(life, receipt)
         life.parts = (*life.parts, part)
 
-    def remember(self, direction: str, ids: Iterable[str], settled_ms: int) -> None:
-        """Takes back the ids of records written lately."""
-        self._recent[direction].add(ids, settled_ms, settled_ms, settled_ms)
+    def restore_progress(self, stored: "Progress") -> None:
+        """Takes back watermarks and counts: the offsets that reading goes on from belong to them."""
+        self.marks = {"sends": stored.sends_mark, "receives": stored.receives_mark, "receipts": stored.receipts_mark}
+        self.counts = Counts(**{name: getattr(stored, name) for name in Counts.__struct_fields__})
+
+    def remember(self, direction: str, ids: Iterable[str], since_ms: int, now_ms: int) -> None:
+        """Takes back the ids of records settled between two times."""
+        self._recent[direction].add(ids, since_ms, now_ms, now_ms)
 
     def remember_orphans(self, ids: Iterable[str], now_ms: int) -> None:
         """Takes back the ids of receipts that never met a message."""

@@ -42,7 +42,7 @@ SELECT
     countIf(record_type = 'complete' AND segments_failed > 0) AS partial,
     sum(segments) AS segments,
     sum(amount_nanos) AS amount_nanos,
-    quantilesTDigestIf(0.5, 0.9, 0.99)(
+    quantilesIf(0.5, 0.9, 0.99)(
         dateDiff('millisecond', occurred_at, assumeNotNull(final_at)), direction = 'outbound' AND state = 'delivered'
     ) AS delivery_ms_p50_p90_p99
 FROM mdr

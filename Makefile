@@ -1,0 +1,49 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; everything else is installed into .venv, pinned.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.PHONY: help install dev demo test lint types bench clean
+help:
+	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
+	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
+	@echo 'make lint    ruff;  make types    mypy --strict'
+	@echo 'make bench   events per second beside the raw limit of reading and decoding'
+
+.venv/python:
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	@touch $@
+
+.venv/runtime: .venv/python requirements.lock pyproject.toml
+	$(UV) --require-hashes -r requirements.lock
+	$(UV) --no-deps -e .
+	@touch $@
+
+.venv/dev: .venv/runtime requirements-dev.lock
+	$(UV) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: .venv/runtime
+dev: .venv/dev
+
+demo: install
+	@$(BIN)/mdr demo
+
+test: dev
+	$(BIN)/pytest
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check . || true
+
+types: dev
+	$(BIN)/mypy
+
+bench: dev
+	$(BIN)/python -m benchmarks.bench
+
+clean:
+	rm -rf .venv data dist

@@ -1,0 +1,370 @@
+"""The worker: a Faust app with one agent a topic, and what ties its batches to the flow, the store and the offsets."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import faust
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from schemas.events import TOPICS
+from schemas.record import COLUMNS
+from streams import kafka
+from streams.barrier import Barrier
+from streams.flow import Flow, Found
+from streams.settings import Settings
+from streams.settle import REMEMBER_MS, DeadLetter, Entry, Partition
+from streams.store import Store, StoreError, Unavailable, Unstorable
+from streams.transport import Batch, Transport, check_private_names
+
+log = logging.getLogger(__name__)
+_TICK_S: Final = 0.25
+_REVOKE_TIMEOUT_S: Final = 5.0
+_SAMPLE_EVERY: Final = 997
+_MESSAGE_ID = [c.name for c in COLUMNS].index("message_id")
+_SOURCES = [c.name for c in COLUMNS].index("timeline.source")
+T = TypeVar("T")
+
+
+def clock_ms() -> int:
+    """Milliseconds since the epoch by the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """One stream processor: consumes its partitions until stopped."""
+
+    def __init__(self, settings: Settings, partitions: int, *, clock: Callable[[], int] = clock_ms) -> None:
+        """`partitions` is the count that the input topics share. Raises `Unavailable` when the store cannot be opened."""
+        check_private_names()
+        self.settings = settings
+        self._partitions = partitions
+        self._clock = clock
+        self.flow = Flow(settings.topic_prefix, settings.settling_window_ms)
+        self.store = Store(settings.clickhouse_url)
+        self._reader = Store(settings.clickhouse_url)
+        self._reading = ThreadPoolExecutor(1, "store-read")
+        self._producer: AIOKafkaProducer | None = None
+        self.barrier = Barrier(
+            self.flow, self.store, self, clock, partitions, settings.flush_interval_ms, settings.checkpoint_interval_ms
+        )
+        self._ready: dict[int, asyncio.Event] = {}
+        self._worked: dict[TopicPartition, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[None] | None = None
+        self.ends: dict[tuple[str, int], int] = {}
+        self.misplaced = 0
+        self.app = self._make_app()
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Migrates the store and begins to consume; `failed` is set when the worker cannot go on."""
+        await self._check_store()
+        self.failed = asyncio.get_running_loop().create_future()
+        self._producer = kafka.producer(self.settings)
+        await self._producer.start()
+        await self.app.start()
+        self._writing = self._spawn(self.barrier.run())
+        self._spawn(self._tick_forever())
+
+    async def _check_store(self) -> None:
+        settings = self.settings
+        await asyncio.to_thread(self.store.migrate, settings.retention_days, settings.body_retention_days)
+        stored = await asyncio.to_thread(self._reader.checkpoints)
+        before = {c.partitions for c in stored.values()} - {self._partitions}
+        if before:
+            raise StoreError(
+                f"the open messages were stored for {before.pop()} partitions a topic, but the topics have "
+                f"{self._partitions} now: let the old topics run dry, or use another MDR_TOPIC_PREFIX and store"
+            )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_done)
+        self._tasks.append(task)
+        return task
+
+    def _on_done(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.fail(task.exception())
+
+    def fail(self, error: BaseException | None) -> None:
+        """Ends the worker with a reason; the supervisor starts it anew, and nothing is lost by it."""
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_exception(error or RuntimeError("the worker stopped"))
+
+    async def stop(self, timeout_s: float = _REVOKE_TIMEOUT_S) -> None:
+        """Writes what is finished, saves what is open, commits and leaves the group, each within bounds."""
+        self.barrier.finish()
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=timeout_s)
+            # A write that does not end is torn by the end of the process; nothing may be committed after it.
+            if self._writing.done() and not self._writing.exception():
+                await self.barrier.last(timeout_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.app.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+        self.barrier.close()
+        self._reading.shutdown(wait=False, cancel_futures=True)
+        for store in (self._reader, self.store):
+            await asyncio.to_thread(store.close)
+
+    def _make_app(self) -> faust.App:
+        settings = self.settings
+        app = faust.App(
+            settings.group,
+            broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
+            store="memory://",
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            # Never wait for acks that do not exist: a rebalance would hang on it.
+            stream_wait_empty=False,
+            stream_buffer_maxsize=4,
+            broker_session_timeout=10.0,
+            broker_request_timeout=40.0,
+        )
+        transport = Transport(app.conf.broker_consumer, app)
+        transport.consumer_options = kafka.client_options(settings)
+        if settings.is_embedded:
+            # Only one process can have an embedded store open, so the member before us is gone: take its place at once.
+            transport.consumer_options["group_instance_id"] = f"{settings.group}.embedded"
+        app.transport = transport
+        for topic in TOPICS:
+            source = app.topic(settings.topic_prefix + topic, value_type=bytes, value_serializer="raw", acks=False)
+            app.agent(source, name=f"{settings.topic_prefix}{topic}")(self._agent(topic))
+        app.on_partitions_revoked.connect(self._on_revoked)
+        app.on_partitions_assigned.connect(self._on_assigned)
+        return app
+
+    def _agent(self, topic: str) -> Callable[[Any], Awaitable[None]]:
+        async def agent(stream: Any) -> None:
+            async for batch in stream:
+                try:
+                    await self._work(topic, batch)
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as e:
+                    # Faust would take the batch for done.
+                    self.fail(e)
+                    raise
+
+        return agent
+
+    # ---- batches -------------------------------------------------------------------------------------------
+
+    async def _work(self, topic: str, batch: Batch) -> None:
+        shard, entries = batch.partition, batch.records
+        ready = self._ready.get(shard)
+        if ready is not None:
+            await ready.wait()
+        await self.barrier.room()
+        if batch.generation != self.barrier.generation:
+            return
+        held = self.flow.batch(topic, shard, entries, self._clock())
+        if held:
+            found = await self._lookup([h.event.message_id for h in held])
+            if batch.generation != self.barrier.generation:
+                return
+            self.flow.resume(topic, shard, entries, held, found, self._clock())
+        self._sample(batch)
+        tp = TopicPartition(batch.topic, shard)
+        self._worked[tp] = self._worked.get(tp, 0) + 1
+        self.barrier.did(topic, shard, batch.next_offset)
+        # Faust hands over what it has without a pause: let the others have their turn.
+        await asyncio.sleep(0)
+
+    def _sample(self, batch: Batch) -> None:
+        for record in batch.records[::_SAMPLE_EVERY]:
+            if record.key is not None and kafka.partition_of(record.key, self._partitions) != batch.partition:
+                if not self.misplaced:
+                    log.warning(
+                        "%s partition %d has an entry whose key belongs elsewhere; `mdr topics check` tells more",
+                        batch.topic, batch.partition,
+                    )  # fmt: skip
+                self.misplaced += 1
+
+    async def _lookup(self, ids: list[str]) -> dict[str, Found]:
+        delay_s = 0.1
+        while True:
+            try:
+                return await self._read(self._reader.lookup, ids)
+            except Unavailable as e:
+                log.debug("looking up %d messages fails, trying again: %s", len(ids), e)
+                await asyncio.sleep(delay_s)
+                delay_s = min(5.0, delay_s * 2)
+
+    async def _read(self, call: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, call, *args)
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            await self._find_ends()
+            now_ms = self._clock()
+            for shard, ids in self.flow.tick(now_ms).items():
+                partition = self.flow.partitions[shard]
+                found = await self._lookup(ids)
+                if self.flow.partitions.get(shard) is partition:
+                    partition.resolve_receipts(ids, found, self._clock())
+
+    async def _find_ends(self) -> None:
+        """Moves the watermarks of topics that are read to their end: the clock is read before the end is asked for."""
+        consumer, generation = self.app.consumer, self.barrier.generation
+        asked_ms = self._clock()
+        try:
+            ends = await consumer.ends()
+        except KafkaError as e:
+            log.debug("the end offsets are not to be had: %s", e)
+            return
+        if generation != self.barrier.generation:
+            return
+        for tp, end in ends.items():
+            topic = tp.topic.removeprefix(self.settings.topic_prefix)
+            self.ends[topic, tp.partition] = end
+            idle = consumer.handed.get(tp, 0) == self._worked.get(tp, 0)
+            partition = self.flow.partitions.get(tp.partition)
+            if idle and consumer.positions.get(tp, -1) >= end and partition is not None:
+                partition.caught_up(topic, asked_ms)
+                self.barrier.did(topic, tp.partition, consumer.positions[tp])
+
+    # ---- partitions come and go ----------------------------------------------------------------------------
+
+    async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
+        if self.flow.partitions:
+            await self.barrier.last(_REVOKE_TIMEOUT_S)
+        self.barrier.generation = -1
+        self.flow.partitions.clear()
+        self.barrier.done.clear()
+        self.ends.clear()
+        self._worked.clear()
+        self.app.consumer.forget()
+        for ready in self._ready.values():
+            ready.set()
+        self._ready.clear()
+
+    async def _on_assigned(self, app: Any, assigned: Any, **_: Any) -> None:
+        shards = sorted({tp.partition for tp in assigned})
+        self.app.consumer.forget()
+        self.barrier.generation = self.app.consumer_generation_id
+        self._ready = {shard: asyncio.Event() for shard in shards}
+        self._spawn(self._recover(shards, self.barrier.generation))
+
+    async def _recover(self, shards: list[int], generation: int) -> None:
+        await self._warn_of_loss()
+        recovered = await self._retry_read(self._load, shards)
+        if generation != self.barrier.generation:
+            return
+        self.flow.partitions.update(recovered)
+        for shard in shards:
+            self._ready[shard].set()
+        log.info("took %d partitions with %d open messages", len(shards), sum(len(p.lives) for p in recovered.values()))
+
+    async def _warn_of_loss(self) -> None:
+        for tp, count in (await self.app.consumer.lost()).items():
+            log.error("%s partition %d: %d entries were deleted before they were read", tp.topic, tp.partition, count)
+
+    async def _retry_read(self, call: Callable[..., T], *args: Any) -> T:
+        while True:
+            try:
+                return await self._read(call, *args)
+            except Unavailable as e:
+                log.warning("reading the open messages fails, trying again: %s", e)
+                await asyncio.sleep(1)
+
+    def _load(self, shards: list[int]) -> dict[int, Partition]:
+        """Partitions as they were saved last; runs in the reading thread."""
+        now_ms = self._clock()
+        stored = self._reader.checkpoints()
+        partitions = {shard: Partition(shard, self.settings.settling_window_ms, now_ms) for shard in shards}
+        for shard, message_id, part, facts, deadline_ms, occurred_ms in self._reader.open_rows(shards):
+            mid = message_id.decode()
+            if part:
+                partitions[shard].restore_waiting(mid, part.decode(), facts)
+            else:
+                partitions[shard].restore(mid, facts, deadline_ms, occurred_ms)
+        for shard, partition in partitions.items():
+            self._load_past(partition, stored.get(shard), now_ms)
+        return partitions
+
+    def _load_past(self, partition: Partition, stored: Any, now_ms: int) -> None:
+        if stored is not None:
+            partition.restore_progress(stored)
+        since_ms = min(stored.remembers_from, now_ms - REMEMBER_MS) if stored else now_ms - REMEMBER_MS
+        recent = self._reader.recent_ids(partition.shard, since_ms)
+        for direction in ("outbound", "inbound"):
+            partition.remember(direction, [m for m, d in recent if d == direction], since_ms, now_ms)
+        partition.remember_orphans(self._reader.orphan_ids(partition.shard), now_ms)
+
+    # ---- what the barrier needs of Kafka -------------------------------------------------------------------
+
+    async def commit(self, offsets: Mapping[tuple[str, int], int], generation: int) -> bool:
+        """Commits what the barrier made durable; refused when the group has moved on."""
+        if not offsets or generation != self.barrier.generation:
+            return False
+        prefix = self.settings.topic_prefix
+        named = {TopicPartition(prefix + topic, shard): at for (topic, shard), at in offsets.items()}
+        try:
+            return bool(await self.app.consumer.commit_fenced(named, generation))
+        except KafkaError as e:
+            raise Unavailable(f"Kafka refuses the commit: {e!r}") from None
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Produces dead letters and waits for their acknowledgement."""
+        await self._produce([_letter(letter, self.settings.topic_prefix) for letter in letters])
+
+    async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
+        """Reads the events of rows that the store refuses back from the log and produces them as dead letters."""
+        for row, detail in bad:
+            sources = row[_SOURCES]
+            assert isinstance(sources, tuple)
+            log.error("a record cannot be stored and becomes dead letters: %s", detail)
+            try:
+                entries = await kafka.read_back(self.settings, sources)
+            except kafka.KafkaUnavailable as e:
+                raise Unavailable(str(e)) from None
+            await self._produce([_entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
+
+    async def _produce(self, letters: list[dict[str, Any]]) -> None:
+        assert self._producer is not None
+        topic = self.settings.topic_prefix + kafka.DEAD_LETTERS
+        try:
+            sent = [await self._producer.send(topic, **letter) for letter in letters]
+            await asyncio.gather(*sent)
+        except KafkaError as e:
+            raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None
+
+
+def _letter(letter: DeadLetter, prefix: str) -> dict[str, Any]:
+    if letter.entry is not None:
+        return _entry_letter(prefix + letter.topic, letter.shard, letter.entry, letter.reason, letter.detail)
+    assert letter.receipt is not None
+    topic, partition, offset = letter.receipt.source.rsplit(":", 2)
+    headers = _headers(letter.reason, letter.detail, topic, int(partition), int(offset), letter.receipt.occurred_ms)
+    return {"key": letter.receipt.message_id.encode(), "value": msgspec.json.encode(letter.receipt), "headers": headers}
+
+
+def _entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: str) -> dict[str, Any]:
+    headers = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
+    return {"key": entry.key, "value": entry.value, "headers": [*entry.headers, *headers]}
+
+
+def _headers(reason: str, detail: str, topic: str, partition: int, offset: int, timestamp_ms: int) -> list[tuple[str, bytes]]:
+    told = {
+        "reason": reason, "detail": detail, "topic": topic, "partition": partition, "offset": offset,
+        "timestamp": timestamp_ms,
+    }  # fmt: skip
+    return [(name, str(value).encode("ascii", "backslashreplace")) for name, value in told.items()]

@@ -1,0 +1,215 @@
+"""The barrier between Kafka and ClickHouse: rows and dead letters are durable first, then the offsets move.
+
+    flush       (often)    finished rows -> mdrs, orphan_receipts
+    checkpoint  (seldom)   a flush; then open messages and tombstones, then where the partitions stand, then the commit
+
+A checkpoint is a cut: rows, open messages and offsets are taken in one step of the event loop, and written in that
+order while reading goes on. Whatever fails is tried again for as long as it takes; meanwhile `room` holds the reading.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from streams import join
+from streams.flow import RECEIPTS, RECEIVES, SENDS, TOPICS, Flow
+from streams.settle import DeadLetter, OpenRow, Partition, Rows, Snapshot
+from streams.store import Checkpoint, Store, Unavailable, Unstorable
+
+log = logging.getLogger(__name__)
+ROWS_MAX: Final = 20_000
+_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+T = TypeVar("T")
+Offsets = dict[tuple[str, int], int]
+
+
+class Log(Protocol):
+    """What the barrier needs of Kafka."""
+
+    async def commit(self, offsets: Mapping[tuple[str, int], int], generation: int) -> bool:
+        """Commits by (topic without prefix, partition); False when the group has moved on."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Returns once every dead letter is acknowledged."""
+
+    async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
+        """The same for the events that made rows the store refuses."""
+
+
+class _Cut(NamedTuple):
+    partition: Partition
+    rows: Rows
+    dead: list[DeadLetter]
+    snapshot: Snapshot | None
+
+
+class Barrier:
+    """Writes what the flow yields; one cut at a time."""
+
+    def __init__(
+        self, flow: Flow, store: Store, kafka: Log, clock_ms: Callable[[], int], partitions: int,
+        flush_ms: int, checkpoint_ms: int,
+    ) -> None:  # fmt: skip
+        self._flow = flow
+        self._store = store
+        self._kafka = kafka
+        self._clock_ms = clock_ms
+        self._partitions = partitions
+        self._flush_ms = flush_ms
+        self._checkpoint_ms = checkpoint_ms
+        self._thread = ThreadPoolExecutor(1, "store-write")
+        self._writing = asyncio.Lock()
+        self._full = asyncio.Event()
+        self._roomy = asyncio.Event()
+        self._roomy.set()
+        self.done: Offsets = {}
+        self.generation = -1
+        self._finishing = False
+        self.trouble = ""
+        self.rows_written = 0
+        self.checkpointed_ms = 0
+
+    def finish(self) -> None:
+        """Lets `run` return after the write it is in."""
+        self._finishing = True
+        self._full.set()
+
+    def close(self) -> None:
+        """Ends the writing thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # ---- filling -------------------------------------------------------------------------------------------
+
+    def did(self, topic: str, shard: int, next_offset: int) -> None:
+        """Says that a partition's batch is worked off up to an offset."""
+        self.done[topic, shard] = next_offset
+        pending = sum(p.pending() for p in self._flow.partitions.values())
+        if pending >= ROWS_MAX:
+            self._full.set()
+        if pending >= 2 * ROWS_MAX:
+            self._roomy.clear()
+
+    async def room(self) -> None:
+        """Returns once there is room for another batch: the bound of what waits to be written."""
+        await self._roomy.wait()
+
+    async def run(self) -> None:
+        """Flushes and checkpoints until `finish`; to cancel it in the midst of a write would tear that write."""
+        next_ms = self._clock_ms() + self._checkpoint_ms
+        while not self._finishing:
+            try:
+                await asyncio.wait_for(self._full.wait(), self._flush_ms / 1000)
+            except TimeoutError:
+                pass
+            due = self._clock_ms() >= next_ms
+            await self.write(checkpoint=due)
+            if due:
+                next_ms = self._clock_ms() + self._checkpoint_ms
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    async def write(self, *, checkpoint: bool) -> None:
+        """Makes one cut durable; with `checkpoint` the offsets follow."""
+        async with self._writing:
+            self._full.clear()
+            now_ms = self._clock_ms()
+            generation, offsets = self.generation, dict(self.done)
+            cuts = [self._cut(p, now_ms, checkpoint) for p in self._flow.partitions.values()]
+            await self._write_rows(cuts, now_ms)
+            for cut in cuts:
+                cut.partition.written(self._clock_ms())
+            self._roomy.set()
+            if checkpoint:
+                await self._write_snapshots(cuts, offsets, now_ms)
+                await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
+                self.checkpointed_ms = now_ms
+
+    async def last(self, timeout_s: float) -> bool:
+        """One more checkpoint, bounded in time; False when it did not get through.
+
+        What was cut then is not written, so the partitions must be forgotten: the next owner reads on from the
+        checkpoint before.
+        """
+        try:
+            await asyncio.wait_for(self.write(checkpoint=True), timeout_s)
+        except TimeoutError:
+            log.warning("the last checkpoint took longer than %.0f s, the next owner goes on from the one before", timeout_s)
+            return False
+        return True
+
+    def _cut(self, p: Partition, now_ms: int, checkpoint: bool) -> _Cut:
+        dead, p.dead = p.dead, []
+        snapshot = p.snapshot(now_ms) if checkpoint else None
+        return _Cut(p, p.take(now_ms), dead, snapshot)
+
+    async def _write_rows(self, cuts: list[_Cut], now_ms: int) -> None:
+        letters = [letter for cut in cuts for letter in cut.dead]
+        if letters:
+            await self._retry("dead letters", lambda: self._kafka.bury(letters))
+        bad = await self._in_thread("records", self._write_records, [c.rows for c in cuts], now_ms)
+        for cut in cuts:
+            if cut.rows.orphans or cut.rows.adopted:
+                await self._in_thread("orphans", self._write_orphans, cut.rows, now_ms)
+        if bad:
+            await self._retry("dead letters", lambda: self._kafka.bury_unstorable(bad))
+
+    def _write_records(self, taken: list[Rows], now_ms: int) -> list[Unstorable]:
+        rows: list[tuple[object, ...]] = []
+        for part in taken:
+            rows += [join.outbound_row(life, life.send, part.shard) for life in part.settled if life.send is not None]
+            rows += [join.inbound_row(receive, now_ms, part.shard) for receive in part.inbound]
+        bad = self._store.write_records(rows) if rows else []
+        self.rows_written += len(rows)
+        return bad
+
+    def _write_orphans(self, rows: Rows, now_ms: int) -> None:
+        self._store.write_orphans(rows.shard, rows.orphans, adopted=False)
+        self._store.write_orphans(rows.shard, [(r, now_ms) for r in rows.adopted], adopted=True)
+
+    async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
+        rows: list[OpenRow] = []
+        marks: list[Checkpoint] = []
+        for cut in cuts:
+            if cut.snapshot is not None:
+                rows += cut.snapshot.rows
+                marks.append(_checkpoint(cut.partition.shard, self._partitions, cut.snapshot, offsets, now_ms))
+        await self._in_thread("open messages", self._store.write_open, rows)
+        await self._in_thread("checkpoint", self._store.write_checkpoints, marks)
+        for cut in cuts:
+            if cut.snapshot is not None:
+                cut.partition.saved(cut.snapshot)
+
+    async def _in_thread(self, what: str, call: Callable[..., T], *args: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await self._retry(what, lambda: loop.run_in_executor(self._thread, call, *args))
+
+    async def _retry(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Tries for as long as it takes; says so once when it begins to fail and once when it works again."""
+        attempt = 0
+        while True:
+            try:
+                result = await call()
+            except Unavailable as e:
+                if not attempt:
+                    log.warning("writing %s fails, trying again: %s", what, e)
+                self.trouble = f"{what}: {e}"
+                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                attempt += 1
+            else:
+                if attempt:
+                    log.warning("writing %s works again after %d tries", what, attempt + 1)
+                    self.trouble = ""
+                return result
+
+
+def _checkpoint(shard: int, partitions: int, s: Snapshot, offsets: Offsets, now_ms: int) -> Checkpoint:
+    at = [offsets.get((topic, shard), 0) for topic in TOPICS]
+    marks = [s.marks[topic] for topic in (SENDS, RECEIVES, RECEIPTS)]
+    c = s.counts
+    return Checkpoint(
+        shard, partitions, marks[0], marks[1], marks[2], at[0], at[1], at[2], s.settled_through, s.remembers_from,
+        s.open, c.events, c.merged, c.duplicates, c.dead_letters, c.amended, c.orphaned, c.adopted, now_ms,
+        sum(at) + sum(marks),
+    )  # fmt: skip
