@@ -12,6 +12,7 @@ All is in `<data_dir>/broker/`, by relative paths, so that any name will do and 
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ __all__ = ["Broker", "BrokerError", "jars", "java", "start", "status", "stop"]
 _ANSWER_S_MAX: Final = 60.0
 _KILL_S_MAX: Final = 10.0
 _POLL_S: Final = 0.05
+# A few segments' worth: with less, Kafka starts, and fails at the first records without a word.
+_FREE_BYTES_MIN: Final = 256 << 20
 _JVM: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
 _MAIN: Final = ("-Djava.util.logging.config.file=logging.properties", "kafka.Kafka", "server.properties")
 _FORMAT: Final = ("kafka.tools.StorageTool", "format", "--ignore-formatted", "--config=server.properties")
@@ -156,6 +159,11 @@ def _launch(
 ) -> Broker:
     home = data_dir / "broker"
     port = choose_port(home, asked, former=_number(home / "port"))
+    free_bytes = shutil.disk_usage(home).free
+    if free_bytes < _FREE_BYTES_MIN:
+        raise BrokerError(
+            f"no room in {home}: {free_bytes >> 20} MB are free, {_FREE_BYTES_MIN >> 20} are needed"
+        )
     command = [str(java()), *_JVM, "-cp", class_path]
     _write_settings(home, port)
     _format(home, command)

@@ -17,16 +17,21 @@ _PORTS: Final = range(19_092, 29_092)
 
 
 def answers(port: int) -> bool:
-    """Whether a Kafka there answers Metadata (version 4, of no topic) and counts at least one broker."""
-    request = struct.pack(">hhihiB", 3, 4, 0, -1, 0, 1)
+    """Whether a Kafka there is ready for consumer groups: it answers FindCoordinator (v1) without error.
+
+    Asking also makes a fresh broker create its offsets topic, so that the first real client need not wait.
+    """
+    group = b"mdr"
+    request = struct.pack(">hhihh3sb", 10, 1, 0, -1, len(group), group, 0)
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             with connection.makefile("rb") as answer:
-                head = answer.read(16)
+                head = answer.read(14)
     except OSError:
         return False
-    return len(head) == 16 and int.from_bytes(head[12:], signed=True) > 0
+    # Length, correlation and throttle time, then the error code.
+    return len(head) == 14 and head[12:] == b"\0\0"
 
 
 def choose_port(home: Path, asked: int | None, former: int | None) -> int:

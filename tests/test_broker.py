@@ -159,43 +159,61 @@ def test_starts_at_the_same_time_start_one(data_dir: Path) -> None:
     assert broker.stop(data_dir) is False
 
 
-def test_a_killed_broker_comes_back(running: Broker) -> None:
-    """After a kill -9 the next start has the same records, group offsets and port."""
-    asyncio.run(declare(running.bootstrap, "survivor"))
-    asyncio.run(produce(running.bootstrap, "survivor", b"1"))
-    assert asyncio.run(consume(running.bootstrap, "survivor", 1)) == [(b"1", LONG_AGO_MS)]
-    os.kill((broker.status(running.data_dir) or running).pid, signal.SIGKILL)
-    assert wait_until(lambda: broker.status(running.data_dir) is None)
-    again = broker.start(running.data_dir, cache_dir=CACHE)
-    assert (again.started, again.bootstrap) == (True, running.bootstrap)
-    assert again.pid != running.pid
-    asyncio.run(produce(running.bootstrap, "survivor", b"2"))
-    assert asyncio.run(consume(running.bootstrap, "survivor", 1)) == [(b"2", LONG_AGO_MS)]
-
-
-PARENT = """
+CHILD = """
 import sys
 from pathlib import Path
 from streams import broker
-print(broker.start(Path(sys.argv[1]), cache_dir=Path(sys.argv[2]), tied_to_parent=True).pid, flush=True)
+data_dir, cache_dir, tied = sys.argv[1:]
+print(broker.start(Path(data_dir), cache_dir=Path(cache_dir), tied_to_parent=tied == "tied").pid, flush=True)
 sys.stdin.read()
 """
 
 
+def child_that_starts(data_dir: Path, kind: str) -> tuple[subprocess.Popen[str], Broker]:
+    """Another process that has started the broker and lives on, and that broker as found here."""
+    command = [sys.executable, "-c", CHILD, str(data_dir), str(CACHE), kind]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    pid = int(child.stdout.readline())
+    found = broker.status(data_dir)
+    assert found is not None
+    assert found.pid == pid
+    return child, found
+
+
+def test_a_broker_outlives_its_starter_and_comes_back_after_a_kill(data_dir: Path) -> None:
+    """It runs on when its starter ends; after kill -9 the next start has its records, offsets and port."""
+    child, before = child_that_starts(data_dir, "detached")
+    child.communicate()
+    asyncio.run(declare(before.bootstrap, "survivor"))
+    asyncio.run(produce(before.bootstrap, "survivor", b"1"))
+    assert asyncio.run(consume(before.bootstrap, "survivor", 1)) == [(b"1", LONG_AGO_MS)]
+    os.kill(before.pid, signal.SIGKILL)
+    assert wait_until(lambda: broker.status(data_dir) is None)
+    after = broker.start(data_dir, cache_dir=CACHE)
+    assert (after.started, after.bootstrap) == (True, before.bootstrap)
+    asyncio.run(produce(after.bootstrap, "survivor", b"2"))
+    assert asyncio.run(consume(after.bootstrap, "survivor", 1)) == [(b"2", LONG_AGO_MS)]
+
+
 def test_a_tied_broker_goes_with_its_parent(data_dir: Path) -> None:
     """When the parent of a tied broker is killed with SIGKILL, the broker shuts down cleanly by itself."""
-    command = [sys.executable, "-c", PARENT, str(data_dir), str(CACHE)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        found = broker.status(data_dir)
-        assert found is not None
-        assert found.pid == pid
-        parent.kill()
-    assert wait_until(lambda: not broker._runs(data_dir / "broker"))
-    assert broker.status(data_dir) is None
+    child, _ = child_that_starts(data_dir, "tied")
+    child.kill()
+    child.communicate()
     # Kafka leaves this file when it has closed everything, and only then.
-    assert (data_dir / "broker" / "data" / ".kafka_cleanshutdown").exists()
+    clean = data_dir / "broker" / "data" / ".kafka_cleanshutdown"
+    assert wait_until(clean.exists)
+    assert broker.status(data_dir) is None
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data directory without room for a few segments is told in one sentence, before Kafka fails in it."""
+    monkeypatch.setattr(broker, "_FREE_BYTES_MIN", 1 << 70)
+    with pytest.raises(
+        BrokerError, match=rf"^no room in {tmp_path}/broker: \d+ MB are free, \d+ are needed$"
+    ):
+        broker.start(tmp_path, cache_dir=CACHE)
 
 
 def test_a_broker_that_dies_says_why(tmp_path: Path) -> None:
