@@ -33,7 +33,7 @@ __all__ = ["Broker", "BrokerError", "jars", "java", "start", "status", "stop"]
 _ANSWER_S_MAX: Final = 60.0
 _KILL_S_MAX: Final = 10.0
 _POLL_S: Final = 0.05
-# A few segments' worth: with less, Kafka starts, and fails at the first records without a word.
+# A few segments' worth. On a full disk Kafka dies without a word: its log cannot be written either.
 _FREE_BYTES_MIN: Final = 256 << 20
 _JVM: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
 _MAIN: Final = ("-Djava.util.logging.config.file=logging.properties", "kafka.Kafka", "server.properties")
