@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from schemas.money import parse_nanos
-from schemas.numbers import country, is_number, is_sender
-from schemas.states import parse_state
+from schemas.numbers import NAME_PATTERN, NUMBER_PATTERN, country, is_number, is_sender
+from schemas.states import WORDS, parse_state
 from schemas.text import measure
 from schemas.times import MILLENNIUM_MS, parse_rfc3339
 
@@ -34,14 +34,25 @@ ID_CHARS_MAX: Final = 128
 FUTURE_MS_MAX: Final = 600_000
 SEGMENTS_MAX: Final = 255
 
-_MONEY: Final = r"^[0-9]{1,7}(\.[0-9]{1,18})?$"
-Id = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARS_MAX})]
-Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+def _any_case(word: str) -> str:
+    return "".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in word)
+
+
+# For the generated JSON Schemas; the checks themselves are further down.
+_ID: Final = {"minLength": 1, "maxLength": ID_CHARS_MAX, "not": {"pattern": r"[\u0000-\u001f\u007f-\u009f]"}}
+_DATE: Final = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?"
+_INSTANT: Final = rf"^{_DATE}[Tt]{_TIME}([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+_MONEY: Final = r"^[0-9]{1,7}(\.[0-9]{1,9}0{0,9})?$"
+Id = Annotated[str, Meta(extra_json_schema=_ID)]
+Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "pattern": _INSTANT})]
 Text = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
 Money = Annotated[str, Meta(extra_json_schema={"pattern": _MONEY})]
 Mcc = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{3}$"})]
 Mnc = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{2,3}$"})]
-Number = Annotated[str, Meta(extra_json_schema={"pattern": r"^(\+[1-9][0-9]{6,14}|[0-9]{3,8})$"})]
+Number = Annotated[str, Meta(extra_json_schema={"pattern": f"^{NUMBER_PATTERN}$"})]
+Sender = Annotated[str, Meta(extra_json_schema={"pattern": f"^(?:{NUMBER_PATTERN}|{NAME_PATTERN})$"})]
+State = Annotated[str, Meta(extra_json_schema={"pattern": f"^({'|'.join(map(_any_case, WORDS))})$"})]
 Count = Annotated[int, Meta(ge=1, le=SEGMENTS_MAX)]
 Strings = Annotated[tuple[str, ...], Meta(max_length=ITEMS_MAX)]
 Attributes = Annotated[dict[str, str], Meta(max_length=ITEMS_MAX)]
@@ -58,7 +69,7 @@ class Message(Struct, gc=False, omit_defaults=True):
     message_id: Id
     occurred_at: Instant
     account_id: Text
-    from_number: Text = field(name="from")
+    from_number: Sender = field(name="from")
     to_number: Number = field(name="to")
     subaccount_id: str = ""
     profile_id: str = ""
@@ -113,7 +124,7 @@ class Receipt(Struct, gc=False, omit_defaults=True):
     event_id: Id
     message_id: Id
     occurred_at: Instant
-    state: Text
+    state: State
     segment: Count = 0
     error_code: str = ""
     vendor_error_code: str = ""

@@ -21,12 +21,15 @@ SENDER_CHARS_MAX: Final = 11
 E164_CHARS_MIN: Final = 8
 E164_CHARS_MAX: Final = 16
 
-_is_number: Final = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,8}").fullmatch
 _PRINTABLE: Final = "".join(c for c in DEFAULT_ALPHABET + EXTENSION_TABLE if c not in "\r\n\f")
 _LETTERS: Final = "".join(filter(str.isalpha, _PRINTABLE))
-_is_alphanumeric: Final = re.compile(
-    f"(?=.*[{_LETTERS}])[{re.escape(_PRINTABLE)}]{{1,{SENDER_CHARS_MAX}}}"
-).fullmatch
+# Patterns that mean the same to Python and to ECMA-262, which JSON Schema refers to.
+NUMBER_PATTERN: Final = r"(?:\+[1-9][0-9]{6,14}|[0-9]{3,8})"
+_CHOICE: Final = re.sub(r"([\\\]\[^-])", r"\\\1", _PRINTABLE)
+NAME_PATTERN: Final = f"(?=.*[{_LETTERS}])[{_CHOICE}]{{1,{SENDER_CHARS_MAX}}}"
+
+_is_number: Final = re.compile(NUMBER_PATTERN).fullmatch
+_is_name: Final = re.compile(NAME_PATTERN).fullmatch
 
 
 def is_number(s: str) -> bool:
@@ -39,7 +42,7 @@ def is_sender(s: str) -> bool:
 
     Printable: all but CR, LF and form feed. Letters: accented and Greek ones too. Every character counts one.
     """
-    return _is_number(s) is not None or _is_alphanumeric(s) is not None
+    return _is_number(s) is not None or _is_name(s) is not None
 
 
 def country(number: str) -> str:
