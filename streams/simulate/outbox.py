@@ -60,35 +60,33 @@ class Outbox:
         self.settling_ms = plan.settling_ms
         self.waiting: list[tuple[int, int, Event]] = []
         self.written = 0
-        # Echoes are drawn per event; a message has about two and a half.
-        shares = plan.duplicate_share + plan.altered_share + plan.conflict_share
-        self.echo_share = shares / 2.5
-        self.altered_from = plan.duplicate_share / (shares or 1)
-        self.conflict_from = 1 - plan.conflict_share / (shares or 1)
+        # Copies are drawn per event; a message has about two and a half.
+        self.copy_share = (plan.duplicate_share + plan.altered_share) / 2.5
+        self.altered_from = plan.duplicate_share / ((plan.duplicate_share + plan.altered_share) or 1)
 
     def push(self, topic: str, key: bytes, fields: Fields, at_ms: int) -> None:
-        """Writes the event at `at_ms`, and perhaps an echo of it later."""
+        """Writes the event at `at_ms`, and perhaps a copy of it later."""
         value = dumps(fields)
         self.written = place = self.written + 1
         heappush(self.waiting, (at_ms, place, Event(topic, key, value, at_ms, "")))
-        if self.random() < self.echo_share:
-            self._echo(topic, key, fields, value, at_ms)
+        if self.random() < self.copy_share:
+            self._copy(topic, key, fields, at_ms)
 
     def write(self, topic: str, key: bytes, value: bytes, at_ms: int, broken: str) -> None:
-        """Writes these bytes at `at_ms`, without an echo."""
+        """Writes these bytes at `at_ms`, and no copy."""
         self.written += 1
         heappush(self.waiting, (at_ms, self.written, Event(topic, key, value, at_ms, broken)))
 
-    def _echo(self, topic: str, key: bytes, fields: Fields, value: bytes, at_ms: int) -> None:
-        """The event again: as it was, with other content, or as another event for the same message."""
-        kind, broken = self.random(), ""
+    def contradict(self, topic: str, key: bytes, fields: Fields, at_ms: int) -> None:
+        """Writes another event for the same message, soon after the one written at `at_ms`."""
+        value = dumps(fields | {"event_id": f"{self.bits(96):024x}", "body": "another one"})
+        self.write(topic, key, value, at_ms + 1 + int(self.random() * 30_000), "conflict")
+
+    def _copy(self, topic: str, key: bytes, fields: Fields, at_ms: int) -> None:
+        """The event again, as it was or with other content; some replays come when all is settled."""
         again_ms = at_ms + 1 + int(self.random() * 30_000)
-        if kind >= self.conflict_from and topic != "receipts":
-            value = dumps(fields | {"event_id": f"{self.bits(96):024x}", "body": "another one"})
-            broken = "conflict"
-        elif kind >= self.altered_from:
-            altered = {"body": "altered", "error_code": "altered", "rate": "0.99"}
-            value = dumps(fields | altered)
-        elif self.random() < 0.2:  # a replay, long after everything was settled
+        if self.random() >= self.altered_from:
+            fields = fields | {"body": "altered", "error_code": "altered", "rate": "0.99"}
+        elif self.random() < 0.2:
             again_ms += int(self.settling_ms * (1 + self.random()))
-        self.write(topic, key, value, again_ms, broken)
+        self.write(topic, key, dumps(fields), again_ms, "")

@@ -27,12 +27,27 @@ def events(plan: Plan) -> Iterator[Event]:
     return _Traffic(plan).run()
 
 
+def _hex(rng: Random, digits: int) -> Iterator[str]:
+    """Random hexadecimal ids, cut from larger draws."""
+    while True:
+        block = rng.randbytes(256 * digits).hex()
+        for place in range(0, len(block), digits):
+            yield block[place : place + digits]
+
+
+def _uuids(rng: Random) -> Iterator[str]:
+    for word in _hex(rng, 32):
+        yield f"{word[:8]}-{word[8:12]}-4{word[13:16]}-a{word[17:20]}-{word[20:]}"
+
+
 class _Traffic:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         rng = Random(plan.seed)
         self.random = rng.random
         self.bits = rng.getrandbits
+        self.event_id = _hex(rng, 24).__next__
+        self.message_id = _uuids(rng).__next__
         self.outbox = Outbox(plan, rng)
         self.push = self.outbox.push
         self.routes = routes(plan.settling_ms, plan.account)
@@ -68,13 +83,6 @@ class _Traffic:
     def route(self) -> Route:
         return self.routes[int(self.random() * 1000)]
 
-    def event_id(self) -> str:
-        return f"{self.bits(96):024x}"
-
-    def message_id(self) -> str:
-        digits = f"{self.bits(128):032x}"
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
     # ---- outbound ----
 
     def outbound(self, at_ms: int) -> None:
@@ -104,6 +112,8 @@ class _Traffic:
         else:
             written_ms = at_ms + 5 + int(random() * 60)
         self.push(SEND, message_id.encode(), fields, written_ms)
+        if random() < self.plan.conflict_share:
+            self.outbox.contradict(SEND, message_id.encode(), fields, written_ms)
         self.remember(str(fields["to"]), route, message_id)
 
     def extras(self, fields: Fields, route: Route) -> None:
@@ -236,7 +246,10 @@ class _Traffic:
         }
         if random() < 0.02:
             fields |= {"error_code": "40010", "vendor_error_code": "0x14"}
-        self.push(RECEIVE, message_id.encode(), fields, at_ms + 5 + int(random() * 200))
+        written_ms = at_ms + 5 + int(random() * 200)
+        self.push(RECEIVE, message_id.encode(), fields, written_ms)
+        if random() < self.plan.conflict_share:
+            self.outbox.contradict(RECEIVE, message_id.encode(), fields, written_ms)
 
     def conversation(self) -> tuple[str, Route, str]:
         """Who writes to whom: mostly an answer, now and then under the very id of what it answers."""
