@@ -233,9 +233,12 @@ def _country(number: str) -> str:
 
 
 def records_jsonl(truth: Truth) -> Iterator[bytes]:
-    """The records by message_id and direction, a JSON object a line, times as `2026-01-05T12:00:00.123Z`."""
+    """The records by message_id and direction, one JSON object each, times as `2026-01-05T12:00:00.123Z`.
+
+    The lines have no line ends.
+    """
     for key in sorted(truth.records, key=lambda key: (key[1], key[0])):
         row = truth.records[key]
         times = {name: row[name] and milli(row[name]) for name in ("occurred_at", "sent_at", "final_at")}
         timeline = [fact | {"occurred_at": milli(fact["occurred_at"])} for fact in row["timeline"]]
-        yield orjson.dumps(row | times | {"timeline": timeline}, option=orjson.OPT_APPEND_NEWLINE)
+        yield orjson.dumps(row | times | {"timeline": timeline})
