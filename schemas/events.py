@@ -34,6 +34,7 @@ ID_CHARS_MAX: Final = 128
 FUTURE_MS_MAX: Final = 600_000
 SEGMENTS_MAX: Final = 255
 
+
 def _any_case(word: str) -> str:
     return "".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in word)
 
@@ -151,7 +152,8 @@ TOPICS: Final = tuple(_TYPES)
 
 def decode(topic: str, key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
     """The event in one log entry of `sends`, `receives` or `receipts` (no prefix), or why there is none."""
-    return DECODERS[topic](key, value, clock_ms)
+    event: Event | Rejected = DECODERS[topic](key, value, clock_ms)
+    return event
 
 
 def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[bytes | None, bytes | None, int], Any]:
@@ -162,8 +164,10 @@ def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[byte
             event = read(value)  # type: ignore[arg-type]  # None raises like any other unusable value
             if (
                 len(value) > STRING_BYTES_MAX  # type: ignore[arg-type]
-                or not value.isascii()  # type: ignore[union-attr]
-                and not _is_utf8(value)  # type: ignore[arg-type]
+                or (
+                    not value.isascii()  # type: ignore[union-attr]
+                    and not _is_utf8(value)
+                )  # type: ignore[arg-type]
                 or value.count(b"{") + value.count(b"[") > DEPTH_MAX  # type: ignore[union-attr]
                 or problem(event)
                 or event.message_id.encode() != key
@@ -202,7 +206,7 @@ _SEEN_MAX: Final = 50_000
 
 
 def _message_problem(m: Message) -> str:
-    """What is wrong with a message's fields, `""` if nothing; fills `occurred_ms`, `encoding`, `segments`, `country`."""
+    """What is wrong with a message's fields, `""` if nothing; fills `occurred_ms`, `encoding`, `segments`."""
     problem = _common_problem(m)
     if problem:
         return problem
@@ -256,7 +260,7 @@ def _receipt_problem(r: Receipt) -> str:
     return _money_problem(r)
 
 
-def _common_problem(e: Event) -> str:
+def _common_problem(e: Message | Receipt) -> str:
     if not e.event_id or len(e.event_id) > ID_CHARS_MAX or _CONTROL.search(e.event_id):
         return f"event_id: not 1 to {ID_CHARS_MAX} characters without control characters"
     if not e.message_id or len(e.message_id) > ID_CHARS_MAX or _CONTROL.search(e.message_id):
@@ -280,7 +284,7 @@ def _small_problem(values: tuple[str, ...]) -> str:
     return ""
 
 
-def _money_problem(e: Event) -> str:
+def _money_problem(e: Message | Receipt) -> str:
     if parse_nanos(e.rate) is None:
         return "rate: not a decimal string of at most 9 decimals"
     if parse_nanos(e.carrier_fee) is None:
@@ -290,9 +294,14 @@ def _money_problem(e: Event) -> str:
 
 # ---- the slow way: which reason applies first ------------------------------------------------------------------
 
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# An unterminated string reaches to the end, and nothing is tried twice: the time is linear whatever the bytes.
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
+# A pair, else a surrogate alone (captured), else any other escape.
+_SURROGATE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
 _PATH: Final = re.compile(r" - at `\$\.?([A-Za-z_]*)")
-_ABSENT: Final = (None, "", [], {})
+_ABSENT: Final[tuple[object, ...]] = (None, "", [], {})
 
 
 def _decode_slowly(
@@ -324,15 +333,14 @@ def _read_object(value: bytes | None) -> dict[str, Any] | Rejected:
         return Rejected("invalid_json", f"nested deeper than {DEPTH_MAX}")
     try:
         parsed = json.loads(text, parse_constant=_refuse, parse_int=_parse_int)
-        json.dumps(parsed, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
     except ValueError as e:
         return Rejected("invalid_json", _json_detail(e))
+    if "\\u" in text and any(escape[1] for escape in _SURROGATE.finditer(text)):
+        return Rejected("invalid_json", "a lone surrogate")
     return parsed if isinstance(parsed, dict) else Rejected("not_an_object", "")
 
 
 def _json_detail(error: ValueError) -> str:
-    if isinstance(error, UnicodeEncodeError):
-        return "a lone surrogate"
     return f"{error.msg}: character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 

@@ -233,9 +233,7 @@ def _dead_letter() -> dict[str, Any]:
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "properties": headers, "required": list(headers)},
         "payload": {"description": "The bytes of the input's value; null if it had none."},
-        "bindings": {
-            "kafka": {"key": {"description": "The bytes of the input's key."}, "bindingVersion": _BINDING}
-        },
+        "bindings": {"kafka": {"key": {"description": "The bytes of the input's key."}, "bindingVersion": _BINDING}},
     }
 
 

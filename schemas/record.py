@@ -95,8 +95,7 @@ class Column(NamedTuple):
 def _columns() -> tuple[Column, ...]:
     hints: dict[str, Any] = get_type_hints(Record, include_extras=True)
     return tuple(
-        Column(name.replace("timeline_", "timeline."), hints[name].__metadata__[0])
-        for name in Record.__struct_fields__
+        Column(name.replace("timeline_", "timeline."), hints[name].__metadata__[0]) for name in Record.__struct_fields__
     )
 
 

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import faust
-import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -41,7 +41,7 @@ class Worker:
     """One stream processor: consumes its partitions until stopped."""
 
     def __init__(self, settings: Settings, partitions: int, *, clock: Callable[[], int] = clock_ms) -> None:
-        """`partitions` is the count that the input topics share. Raises `Unavailable` when the store cannot be opened."""
+        """`partitions` is the count that the input topics share; raises `Unavailable` if the store cannot be opened."""
         check_private_names()
         self.settings = settings
         self._partitions = partitions
@@ -61,6 +61,7 @@ class Worker:
         self.failed: asyncio.Future[None] | None = None
         self.ends: dict[tuple[str, int], int] = {}
         self.misplaced = 0
+        self.dead_letters: Counter[str] = Counter()
         self.app = self._make_app()
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -324,7 +325,23 @@ class Worker:
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Produces dead letters and waits for their acknowledgement."""
-        await self._produce([_letter(letter, self.settings.topic_prefix) for letter in letters])
+        await self._produce([await self._letter(letter) for letter in letters])
+        self.dead_letters.update(letter.reason for letter in letters)
+
+    async def _letter(self, letter: DeadLetter) -> dict[str, Any]:
+        topic, entry = self.settings.topic_prefix + letter.topic, letter.entry
+        if entry is None and letter.receipt is not None:
+            # It had been merged and was let go: the log still has its bytes.
+            entry = next(iter(await self._read_back([letter.receipt.source])), None)
+        if entry is None:
+            raise StoreError(f"a dead letter of {topic} partition {letter.shard} is no longer in the log")
+        return _entry_letter(topic, letter.shard, entry, letter.reason, letter.detail)
+
+    async def _read_back(self, sources: Iterable[str]) -> list[Any]:
+        try:
+            return await kafka.read_back(self.settings, sources)
+        except kafka.KafkaUnavailable as e:
+            raise Unavailable(str(e)) from None
 
     async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
         """Reads the events of rows that the store refuses back from the log and produces them as dead letters."""
@@ -332,10 +349,7 @@ class Worker:
             sources = row[_SOURCES]
             assert isinstance(sources, tuple)
             log.error("a record cannot be stored and becomes dead letters: %s", detail)
-            try:
-                entries = await kafka.read_back(self.settings, sources)
-            except kafka.KafkaUnavailable as e:
-                raise Unavailable(str(e)) from None
+            entries = await self._read_back(sources)
             await self._produce([_entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
 
     async def _produce(self, letters: list[dict[str, Any]]) -> None:
@@ -348,21 +362,14 @@ class Worker:
             raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None
 
 
-def _letter(letter: DeadLetter, prefix: str) -> dict[str, Any]:
-    if letter.entry is not None:
-        return _entry_letter(prefix + letter.topic, letter.shard, letter.entry, letter.reason, letter.detail)
-    assert letter.receipt is not None
-    topic, partition, offset = letter.receipt.source.rsplit(":", 2)
-    headers = _headers(letter.reason, letter.detail, topic, int(partition), int(offset), letter.receipt.occurred_ms)
-    return {"key": letter.receipt.message_id.encode(), "value": msgspec.json.encode(letter.receipt), "headers": headers}
-
-
 def _entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: str) -> dict[str, Any]:
     headers = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
     return {"key": entry.key, "value": entry.value, "headers": [*entry.headers, *headers]}
 
 
-def _headers(reason: str, detail: str, topic: str, partition: int, offset: int, timestamp_ms: int) -> list[tuple[str, bytes]]:
+def _headers(
+    reason: str, detail: str, topic: str, partition: int, offset: int, timestamp_ms: int
+) -> list[tuple[str, bytes]]:
     told = {
         "reason": reason, "detail": detail, "topic": topic, "partition": partition, "offset": offset,
         "timestamp": timestamp_ms,

@@ -8,6 +8,7 @@ order while reading goes on. Whatever fails is tried again for as long as it tak
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,10 +100,8 @@ class Barrier:
         """Flushes and checkpoints until `finish`; to cancel it in the midst of a write would tear that write."""
         next_ms = self._clock_ms() + self._checkpoint_ms
         while not self._finishing:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), self._flush_ms / 1000)
-            except TimeoutError:
-                pass
             due = self._clock_ms() >= next_ms
             await self.write(checkpoint=due)
             if due:
@@ -135,7 +134,9 @@ class Barrier:
         try:
             await asyncio.wait_for(self.write(checkpoint=True), timeout_s)
         except TimeoutError:
-            log.warning("the last checkpoint took longer than %.0f s, the next owner goes on from the one before", timeout_s)
+            log.warning(
+                "the last checkpoint took longer than %.0f s, the next owner goes on from the one before", timeout_s
+            )
             return False
         return True
 

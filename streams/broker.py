@@ -112,9 +112,7 @@ def start(
             class_path = ":".join(map(str, jars(cache_dir, say)))
             return _launch(data_dir, class_path, tied_to_parent, port, say)
     if port not in (None, _number(home / "port")):
-        raise BrokerError(
-            f"the broker of {data_dir} runs on {found.bootstrap}: stop it before it gets another port"
-        )
+        raise BrokerError(f"the broker of {data_dir} runs on {found.bootstrap}: stop it before it gets another port")
     return found
 
 
@@ -147,23 +145,17 @@ def _awaited(data_dir: Path) -> Broker | None:
         if found is not None:
             return found
         if time.monotonic() > deadline_s:
-            raise BrokerError(
-                f"the broker of {data_dir} runs but does not answer: see {home / 'kafka.0.log'}"
-            )
+            raise BrokerError(f"the broker of {data_dir} runs but does not answer: see {home / 'kafka.0.log'}")
         time.sleep(_POLL_S)
     return None
 
 
-def _launch(
-    data_dir: Path, class_path: str, tied: bool, asked: int | None, say: Callable[[str], None]
-) -> Broker:
+def _launch(data_dir: Path, class_path: str, tied: bool, asked: int | None, say: Callable[[str], None]) -> Broker:
     home = data_dir / "broker"
     port = choose_port(home, asked, former=_number(home / "port"))
     free_bytes = shutil.disk_usage(home).free
     if free_bytes < _FREE_BYTES_MIN:
-        raise BrokerError(
-            f"no room in {home}: {free_bytes >> 20} MB are free, {_FREE_BYTES_MIN >> 20} are needed"
-        )
+        raise BrokerError(f"no room in {home}: {free_bytes >> 20} MB are free, {_FREE_BYTES_MIN >> 20} are needed")
     command = [str(java()), *_JVM, "-cp", class_path]
     _write_settings(home, port)
     _format(home, command)

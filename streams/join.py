@@ -70,12 +70,7 @@ def add_receipt(life: Life, receipt: Receipt) -> str:
 
 def is_same(a: Receipt, b: Receipt) -> bool:
     """Whether two receipts are one event told twice."""
-    return (
-        a.event_id == b.event_id
-        and a.state == b.state
-        and a.occurred_ms == b.occurred_ms
-        and a.segment == b.segment
-    )
+    return a.event_id == b.event_id and a.state == b.state and a.occurred_ms == b.occurred_ms and a.segment == b.segment
 
 
 def is_final(receipt: Receipt) -> bool:
@@ -239,7 +234,15 @@ def restore(record: Record) -> Life:
             more = dict(zip(_EXTRAS, extras[len(receipts)], strict=True)) if extras else {}
             receipts.append(
                 Receipt(
-                    event_id, record.message_id, "", state, segment, error_code, occurred_ms=at_ms, source=source, **more
+                    event_id,
+                    record.message_id,
+                    "",
+                    state,
+                    segment,
+                    error_code,
+                    occurred_ms=at_ms,
+                    source=source,
+                    **more,
                 )
             )
     return Life(

@@ -154,7 +154,7 @@ async def misplaced(settings: Settings, sample: int = 200) -> list[str]:
                 wrong = [r async for r in _newest(consumer, tp, sample) if _is_misplaced(r, partition, partitions)]
                 if wrong:
                     told.append(
-                        f"{name} partition {partition}: {len(wrong)} of the newest entries belong elsewhere by their key"
+                        f"{name} partition {partition}: {len(wrong)} of the newest entries belong elsewhere by key"
                         " (the producer must use the murmur2 partitioner)"
                     )
     return told

@@ -149,18 +149,21 @@ SETTINGS: Final[dict[str, _Setting]] = {
     "kafka_security_cafile": _Setting(str, "", "PEM file of the authorities that sign the broker's certificate"),
     "kafka_security_certfile": _Setting(str, "", "PEM file of our own certificate"),
     "kafka_security_keyfile": _Setting(str, "", "PEM file of our own key"),
-    "kafka_security_mechanism": _Setting(
-        _choice("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), "", "SASL mechanism"
-    ),
+    "kafka_security_mechanism": _Setting(_choice("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), "", "SASL mechanism"),
     "kafka_security_username": _Setting(str, "", "SASL user"),
     "kafka_security_password": _Setting(str, "", "SASL password", secret=True),
     "clickhouse_url": _Setting(
-        _clickhouse, "", "chdb://PATH or http(s)://USER:PASSWORD@HOST:PORT; empty: chDB in the data directory", secret=True
+        _clickhouse,
+        "",
+        "chdb://PATH or http(s)://USER:PASSWORD@HOST:PORT; empty: chDB in the data directory",
+        secret=True,
     ),
     "topic_prefix": _Setting(_prefix, "mdr.", "what the topics' names begin with"),
     "partitions": _Setting(_integer(1, 10_000), "8", "partitions of the topics that are created"),
     "settling_window": _Setting(_duration("1s", "7d"), "4h", "how long a message waits for its final receipt"),
-    "data_dir": _Setting(lambda text: Path(text).absolute(), "./data", "broker, embedded store, reports, local credential"),
+    "data_dir": _Setting(
+        lambda text: Path(text).absolute(), "./data", "broker, embedded store, reports, local credential"
+    ),
     "http": _Setting(_address, "127.0.0.1:8080", "where the API listens"),
     "flush_interval": _Setting(_duration("50ms", "1m"), "500ms", "finished records are inserted this often"),
     "checkpoint_interval": _Setting(_duration("100ms", "10m"), "5s", "open messages are saved and offsets committed"),

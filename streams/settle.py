@@ -123,10 +123,14 @@ class Snapshot(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A send or receive that the store must be asked about before it is merged."""
+    """A send or receive that the store must be asked about before it is merged.
+
+    `orphans` are receipts of its message that were on their way to the store then: the answer may miss them.
+    """
 
     event: Send | Receive
     entry: Entry
+    orphans: tuple[Receipt, ...] = ()
 
 
 class Partition:
@@ -154,7 +158,8 @@ class Partition:
         self._dirty: set[str] = set()
         self._gone: list[tuple[str, str, int]] = []
         self._asks: deque[tuple[int, str]] = deque()
-        self._orphans: list[tuple[Receipt, int]] = []
+        self._orphans: dict[str, list[tuple[Receipt, int]]] = {}
+        self._flushing_orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._adopted: list[Receipt] = []
         self._taken_ms = self._settled_from_ms = now_ms
 
@@ -171,11 +176,11 @@ class Partition:
             if life is not None and life.send is not None:
                 self._repeated(life.send, send, entry, "sends")
             elif (
-                suspects and hash(mid) in suspects
+                (suspects and hash(mid) in suspects)
                 or entry.timestamp - send.occurred_ms > REMEMBER_MS
-                or held_ids and mid in held_ids
+                or (held_ids and mid in held_ids)
             ):  # fmt: skip
-                held.append(Held(send, entry))
+                held.append(Held(send, entry, self._unwritten_orphans(mid)))
                 held_ids.add(mid)
             else:
                 self._open(send, entry, life, now_ms)
@@ -192,9 +197,9 @@ class Partition:
             if known is not None:
                 self._repeated(known, receive, entry, "receives")
             elif (
-                suspects and hash(mid) in suspects
+                (suspects and hash(mid) in suspects)
                 or entry.timestamp - receive.occurred_ms > REMEMBER_MS
-                or held_ids and mid in held_ids
+                or (held_ids and mid in held_ids)
             ):  # fmt: skip
                 held.append(Held(receive, entry))
                 held_ids.add(mid)
@@ -332,27 +337,29 @@ class Partition:
 
     def resolve_sends(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held sends, in log order, now that the store was asked."""
-        for send, entry in held:
+        for send, entry, unwritten in held:
             assert isinstance(send, Send)
             mid = send.message_id
             life = self._life(mid)
-            known = found.get(mid)
+            known = found.get(mid, Found({}, ()))
+            orphans = (*known.orphans, *unwritten)
             if life is not None and life.send is not None:
                 self._repeated(life.send, send, entry, "sends")
-            elif known is not None and "outbound" in known.records:
+                continue
+            if orphans:
+                life = self._adopt(mid, life, orphans)
+            if "outbound" in known.records:
                 stored = join.restore(known.records["outbound"])
                 assert stored.send is not None
                 self._repeated(stored.send, send, entry, "sends")
                 if life is not None:
                     self._merge_waiting(mid, life, stored, now_ms)
             else:
-                if known is not None and known.orphans:
-                    life = self._adopt(mid, life, known.orphans)
                 self._open(send, entry, life, now_ms)
 
     def resolve_receives(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held receives, in log order, now that the store was asked."""
-        for receive, entry in held:
+        for receive, entry, _ in held:
             assert isinstance(receive, Receive)
             mid = receive.message_id
             first = self.fresh_inbound.get(mid) or self.flushing_inbound.get(mid)
@@ -377,6 +384,7 @@ class Partition:
             record = found[mid].records.get("outbound") if mid in found else None
             if record is None:
                 life.asked = True
+                self._dirty.add(mid)  # else a snapshot under way would bring back the bytes from before
             else:
                 self._merge_waiting(mid, life, join.restore(record), now_ms)
 
@@ -391,11 +399,16 @@ class Partition:
                 self.counts.merged -= 1  # counted as merged when it began to wait
                 self._count_receipt(outcome, receipt, None)
 
+    def _unwritten_orphans(self, mid: str) -> tuple[Receipt, ...]:
+        return tuple(r for orphans in (self._flushing_orphans, self._orphans) for r, _ in orphans.get(mid, ()))
+
     def _adopt(self, mid: str, life: Life | None, orphans: tuple[Receipt, ...]) -> Life:
         """A waiting life of orphans and of the receipts that came since, oldest first."""
-        adopted = Life(None, orphans)
-        self._adopted += orphans
-        self.counts.adopted += len(orphans)
+        adopted = Life()
+        for receipt in orphans:
+            join.add_receipt(adopted, receipt)
+        self._adopted += adopted.receipts
+        self.counts.adopted += len(adopted.receipts)
         for receipt in life.receipts if life else ():
             outcome = join.add_receipt(adopted, receipt)
             if outcome != "merged":
@@ -454,7 +467,7 @@ class Partition:
     def _orphan(self, mid: str, life: Life, now_ms: int) -> None:
         self._drop(mid, life)
         self.waiting -= 1
-        self._orphans += [(receipt, now_ms) for receipt in life.receipts]
+        self._orphans.setdefault(mid, []).extend((receipt, now_ms) for receipt in life.receipts)
         self.counts.orphaned += len(life.receipts)
         self._orphaned.add([mid], now_ms, now_ms, now_ms)
 
@@ -480,7 +493,8 @@ class Partition:
         self.flushing = self.fresh
         self.flushing_inbound = self.fresh_inbound
         self.fresh, self.fresh_inbound = {}, {}
-        orphans, self._orphans = self._orphans, []
+        self._flushing_orphans, self._orphans = self._orphans, {}
+        orphans = [orphan for group in self._flushing_orphans.values() for orphan in group]
         adopted, self._adopted = self._adopted, []
         return Rows(self.shard, list(self.flushing.values()), list(self.flushing_inbound.values()), orphans, adopted)
 
@@ -489,7 +503,7 @@ class Partition:
         since_ms = self._settled_from_ms
         self._recent["outbound"].add(self.flushing, since_ms, now_ms, self.marks["sends"])
         self._recent["inbound"].add(self.flushing_inbound, since_ms, now_ms, self.marks["receives"])
-        self.flushing, self.flushing_inbound = {}, {}
+        self.flushing, self.flushing_inbound, self._flushing_orphans = {}, {}, {}
 
     def snapshot(self, now_ms: int) -> Snapshot:
         """What is open and changed since the last snapshot; call it together with `take`."""
@@ -525,7 +539,9 @@ class Partition:
         parts = {f"{r.event_id}\0{r.state}\0{r.occurred_ms}\0{r.segment}": r for r in life.receipts}
         life.parts = tuple(parts)
         return [
-            OpenRow(self.shard, mid, part, "", 0, life.deadline_ms, _encode(Life(None, (r,), life.deadline_ms)), b"", 1, 0)
+            OpenRow(
+                self.shard, mid, part, "", 0, life.deadline_ms, _encode(Life(None, (r,), life.deadline_ms)), b"", 1, 0
+            )
             for part, r in parts.items()
         ]
 

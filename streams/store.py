@@ -83,8 +83,11 @@ _CHECKPOINT_COLUMNS: Final = tuple(
     )
     for name in Checkpoint._fields
 )  # fmt: skip
+_OPEN_TYPES: Final = {
+    "shard": "UInt16", "occurred_at": _MILLIS, "deadline": _MILLIS, "version": "UInt64", "is_deleted": "UInt8",
+}  # fmt: skip
 _OPEN_COLUMNS: Final = tuple(
-    Column(name, {"shard": "UInt16", "occurred_at": _MILLIS, "deadline": _MILLIS, "version": "UInt64", "is_deleted": "UInt8"}.get(name, "String"))
+    Column(name, _OPEN_TYPES.get(name, "String"))
     for name in OpenRow._fields
 )  # fmt: skip
 _ORPHAN_COLUMNS: Final = tuple(
@@ -124,7 +127,7 @@ def _where(url: str) -> str:
 
 def _reason(error: Exception) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
-    if "another" in text.lower() and "lock" in text.lower() or "Error initializing EmbeddedServer" in text:
+    if ("another" in text.lower() and "lock" in text.lower()) or "Error initializing EmbeddedServer" in text:
         return "another process has it open"
     return text.split(" (version ")[0][:300] or type(error).__name__
 
@@ -239,10 +242,10 @@ class Store:
         found: dict[str, Found] = {}
         for at in range(0, len(ids), _LOOKUP_IDS_MAX):
             chunk = {"ids": list(ids[at : at + _LOOKUP_IDS_MAX])}
-            for row in self._query(_LOOKUP_RECORDS, chunk):
+            for row in self.query(_LOOKUP_RECORDS, chunk):
                 rec = msgspec.convert(row, Record)
                 found.setdefault(rec.message_id, Found({}, ())).records[rec.direction] = rec
-            for row in self._query(_LOOKUP_ORPHANS, chunk):
+            for row in self.query(_LOOKUP_ORPHANS, chunk):
                 receipt = _orphan(row)
                 known = found.get(receipt.message_id, Found({}, ()))
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, receipt))
@@ -250,14 +253,14 @@ class Store:
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Where every partition stood at its last checkpoint, by partition."""
-        columns = ", ".join(_select(c) for c in _CHECKPOINT_COLUMNS)
-        rows = self._query(f"SELECT {columns} FROM checkpoints AS t FINAL", {})
+        rows = self.query(f"SELECT {select_columns(_CHECKPOINT_COLUMNS)} FROM checkpoints AS t FINAL", {})  # noqa: S608  # our own column names
         return {row[0]: Checkpoint(*row) for row in rows}
 
     def open_rows(self, shards: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         """Live rows of `open_messages`: shard, message_id, part, facts, deadline and occurred_at in ms; in blocks."""
         sql = (
-            "SELECT shard, message_id, part, facts, toUnixTimestamp64Milli(deadline), toUnixTimestamp64Milli(occurred_at)"
+            "SELECT shard, message_id, part, facts,"
+            " toUnixTimestamp64Milli(deadline), toUnixTimestamp64Milli(occurred_at)"
             " FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}"
         )
         with _translated():
@@ -272,14 +275,15 @@ class Store:
             "SELECT message_id, direction FROM mdrs WHERE shard = {shard:UInt16}"
             " AND settled_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
         )
-        return [(m, d) for m, d in self._query(sql, {"shard": shard, "since": since_ms})]
+        return [(m, d) for m, d in self.query(sql, {"shard": shard, "since": since_ms})]
 
     def orphan_ids(self, shard: int) -> list[str]:
         """Message ids of the receipts that never met a message."""
         sql = "SELECT DISTINCT message_id FROM orphan_log FINAL WHERE shard = {shard:UInt16}"
-        return [m for (m,) in self._query(sql, {"shard": shard})]
+        return [m for (m,) in self.query(sql, {"shard": shard})]
 
-    def _query(self, sql: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    def query(self, sql: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        """The rows of a query; values go in as bound parameters, `{name:Type}`."""
         with _translated():
             self.client.database = DATABASE
             return self.client.query(sql, parameters=parameters).result_rows
@@ -309,8 +313,10 @@ def _migrations() -> tuple[tuple[str, tuple[str, ...]], ...]:
         "{pending}": record.pending_columns(),
         "{tuple}": record.tuple_types(),
     }
-    files = sorted(f for f in resources.files("schemas").joinpath("sql").iterdir() if f.name.endswith(".sql"))
-    return tuple((f.name.removesuffix(".sql"), tuple(_statements(f.read_text(), fill))) for f in files)
+    files = sorted(resources.files("schemas").joinpath("sql").iterdir(), key=lambda f: f.name)
+    return tuple(
+        (f.name.removesuffix(".sql"), tuple(_statements(f.read_text(), fill))) for f in files if f.name.endswith(".sql")
+    )
 
 
 def _statements(text: str, fill: dict[str, str]) -> Iterator[str]:
@@ -320,8 +326,12 @@ def _statements(text: str, fill: dict[str, str]) -> Iterator[str]:
     return (s.strip() for s in without_comments.split(";\n") if s.strip())
 
 
+def select_columns(columns: Sequence[Column]) -> str:
+    """A `SELECT` list over a table named `t`: instants as integers in ms, everything else as it is."""
+    return ", ".join(map(_select, columns))
+
+
 def _select(column: Column) -> str:
-    """A column as the integers and strings that rows are made of here."""
     name = f"t.`{column.name}`"
     if column.type == f"Array({_MILLIS})":
         return f"arrayMap(at -> toUnixTimestamp64Milli(at), {name})"
@@ -329,17 +339,31 @@ def _select(column: Column) -> str:
 
 
 _LOOKUP_RECORDS: Final = (
-    f"SELECT {', '.join(map(_select, COLUMNS))} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"
+    f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"  # noqa: S608  # our own column names
     " ORDER BY t.version DESC LIMIT 1 BY t.message_id, t.direction"
 )
 _LOOKUP_ORPHANS: Final = (
-    f"SELECT {', '.join(map(_select, _ORPHAN_COLUMNS[:13]))} FROM orphan_log AS t FINAL"
+    f"SELECT {select_columns(_ORPHAN_COLUMNS[:13])} FROM orphan_log AS t FINAL"  # noqa: S608  # our own column names
     " WHERE message_id IN {ids:Array(String)} ORDER BY t.orphaned_at, t.occurred_at, t.event_id"
 )
 
 
 def _orphan(row: Sequence[Any]) -> Receipt:
-    message_id, event_id, state, at_ms, error_code, vendor_error_code, provider, segment, source, mcc, mnc, rate, fee = row
+    (
+        message_id,
+        event_id,
+        state,
+        at_ms,
+        error_code,
+        vendor_error_code,
+        provider,
+        segment,
+        source,
+        mcc,
+        mnc,
+        rate,
+        fee,
+    ) = row
     return Receipt(
         event_id, message_id, "", state, segment, error_code, vendor_error_code, provider, mcc, mnc, rate, fee,
         at_ms, source,

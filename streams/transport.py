@@ -73,7 +73,11 @@ class _Thread(driver.AIOKafkaConsumerThread):
         )
 
     async def _fetch_records(
-        self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
+        self,
+        consumer: Any,
+        active_partitions: Any,
+        timeout: Any = None,
+        max_records: Any = None,  # noqa: ASYNC109
     ) -> Any:
         records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         # Read in the same step as the records, so that a position never runs ahead of what was handed over with it.
@@ -93,7 +97,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
         try:
             await consumer.commit(dict(offsets))
         except (
-            CommitFailedError, IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError,
+            CommitFailedError, IllegalGenerationError, IllegalStateError, RebalanceInProgressError,
+            UnknownMemberIdError,
         ):  # fmt: skip
             return False
         return True
@@ -127,7 +132,7 @@ class _Consumer(driver.Consumer):
         self.handed = {}
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
         fetched = await super()._getmany(active_partitions, timeout)
         if not fetched:
             return {}

@@ -154,9 +154,7 @@ class Oracle:
                 outcome.dead_letters[entry[:3]] = str(refused)
         return good
 
-    def _firsts(
-        self, topic: str, good: list[tuple[Entry, Row]], outcome: Outcome
-    ) -> dict[str, tuple[Entry, Row]]:
+    def _firsts(self, topic: str, good: list[tuple[Entry, Row]], outcome: Outcome) -> dict[str, tuple[Entry, Row]]:
         """The first send (receive) of each message; the same event again repeats it, another conflicts."""
         firsts: dict[str, tuple[Entry, Row]] = {}
         for entry, fields in good:

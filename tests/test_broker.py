@@ -210,9 +210,7 @@ def test_a_tied_broker_goes_with_its_parent(data_dir: Path) -> None:
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data directory without room for a few segments is told in one sentence, before Kafka fails in it."""
     monkeypatch.setattr(broker, "_FREE_BYTES_MIN", 1 << 70)
-    with pytest.raises(
-        BrokerError, match=rf"^no room in {tmp_path}/broker: \d+ MB are free, \d+ are needed$"
-    ):
+    with pytest.raises(BrokerError, match=rf"^no room in {tmp_path}/broker: \d+ MB are free, \d+ are needed$"):
         broker.start(tmp_path, cache_dir=CACHE)
 
 

@@ -253,9 +253,7 @@ def test_the_key_is_the_message_id(topic: str, key: bytes | None) -> None:
 def test_the_first_reason_counts(topic: str) -> None:
     """Fields before the key, the key before the time."""
     future = required_only(topic, b'"occurred_at": "3000-01-01T00:00:00Z"')
-    bad_too = required_only(
-        topic, b'"occurred_at": "3000-01-01T00:00:00Z", "rate": 1, "mcc": 1, "provider": 1'
-    )
+    bad_too = required_only(topic, b'"occurred_at": "3000-01-01T00:00:00Z", "rate": 1, "mcc": 1, "provider": 1')
     assert decode(topic, b"other", future, CLOCK_MS).reason == "key_mismatch"  # type: ignore[union-attr]
     assert decode(topic, b"other", bad_too, CLOCK_MS).reason == "invalid_field"  # type: ignore[union-attr]
 
@@ -271,9 +269,7 @@ def test_ten_minutes_ahead(topic: str) -> None:
 
 @given(
     st.sampled_from([p for p in FILES if p.stat().st_size < 2000]),
-    st.lists(
-        st.tuples(st.integers(0, 2000), st.integers(0, 1), st.binary(max_size=3)), min_size=1, max_size=4
-    ),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 1), st.binary(max_size=3)), min_size=1, max_size=4),
 )
 def test_whatever_the_bytes_there_is_an_answer(path: Path, edits: list[tuple[int, int, bytes]]) -> None:
     """An example with bytes changed is an event or refused for a known reason, never an error."""

@@ -83,9 +83,7 @@ def test_every_field_is_described(kind: type[msgspec.Struct]) -> None:
 
 def test_no_description_is_left_over() -> None:
     """Every description belongs to a field."""
-    assert {field for name in NAMES.values() for field in json_schema(name)["properties"]} == set(
-        DESCRIPTIONS
-    )
+    assert {field for name in NAMES.values() for field in json_schema(name)["properties"]} == set(DESCRIPTIONS)
 
 
 @pytest.mark.parametrize("path", [p for p in VALUES if p.name.startswith("good-")], ids=file_id)

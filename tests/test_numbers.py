@@ -30,9 +30,7 @@ def ask_library(number: str) -> str:
 
 def examples(code: int) -> list[str]:
     """The metadata's example numbers of a calling code: every region, every type."""
-    regions = (
-        PhoneMetadata.metadata_for_region_or_calling_code(code, r) for r in COUNTRY_CODE_TO_REGION_CODE[code]
-    )
+    regions = (PhoneMetadata.metadata_for_region_or_calling_code(code, r) for r in COUNTRY_CODE_TO_REGION_CODE[code])
     descs = (getattr(metadata, name) for metadata in regions for name in TYPES)
     return [f"+{code}{desc.example_number}" for desc in descs if desc is not None and desc.example_number]
 

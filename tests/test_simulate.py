@@ -84,6 +84,15 @@ def test_events_come_in_the_order_they_are_produced() -> None:
             assert STORMY.start_ms - 1000 < at.timestamp() * 1000 < event.at_ms + 1
 
 
+@pytest.mark.parametrize("settling_ms", [1000, 60_000, WINDOW_MS])
+def test_the_last_event_is_not_far(settling_ms: int) -> None:
+    """No event comes later than `tail_ms` after its message, however late, slow and replayed it is."""
+    plan = changed(STORMY, settling_ms=settling_ms, late_share=1.0, duplicate_share=1.0, broken_share=0.0)
+    firsts = dict[bytes, int]()
+    for event in events(plan):
+        assert event.at_ms - firsts.setdefault(event.key, event.at_ms) < plan.tail_ms
+
+
 def test_traffic_is_a_stream() -> None:
     """The first events of an endless plan come without the rest being made."""
     endless = events(Plan(messages=10**12))
@@ -134,9 +143,7 @@ def test_every_reason_a_topic_can_have_occurs() -> None:
     """A stormy plan holds a dead letter of every reason, on every topic where it can be."""
     reasons = {"empty_value", "too_large", "invalid_utf8", "invalid_json", "not_an_object", "missing_field"}
     reasons |= {"invalid_field", "key_mismatch", "time_in_future"}
-    seen = {
-        (event.topic, event.broken) for event in events(changed(STORMY, broken_share=0.3)) if event.broken
-    }
+    seen = {(event.topic, event.broken) for event in events(changed(STORMY, broken_share=0.3)) if event.broken}
     for topic in ("sends", "receives"):
         assert {reason for where, reason in seen if where == topic} == reasons | {"conflict"}
     assert {reason for where, reason in seen if where == "receipts"} == reasons | {"too_many_events"}

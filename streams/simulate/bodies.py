@@ -72,9 +72,7 @@ NOTICE = {
         " 12 € an; bringen Sie bitte Führerschein und Kreditkarte mit. Storno ist bis zum Vortag kostenfrei.",
     ],
     "sv": ["Ditt paket # finns att hämta. Ta med legitimation. Öppet 7–22 varje dag."],
-    "es": [
-        "Su pedido # está en camino 📦 Llega hoy antes de las 20:00. Siga el envío en https://trk.example/#"
-    ],
+    "es": ["Su pedido # está en camino 📦 Llega hoy antes de las 20:00. Siga el envío en https://trk.example/#"],
     "pt": ["Seu pedido # saiu para entrega. Não é você? Responda NÃO e falamos com o entregador já."],
     "hi": ["आपका ऑर्डर # आज शाम 6 बजे तक पहुँच जाएगा। बदलाव के लिए उत्तर दें।"],
     "ja": ["お荷物（#）は本日14時から16時の間にお届け予定です。変更はこちら https://trk.example/#"],

@@ -40,6 +40,11 @@ class Plan:
     broken_share: float = 0.002  # an event that cannot be used
     floods: int = 0  # messages with more receipts than are kept
 
+    @property
+    def tail_ms(self) -> int:
+        """No event is written later than this after the last message: a replay of a late, slow receipt."""
+        return int(3.3 * self.settling_ms) + 60_000
+
 
 class Event(NamedTuple):
     """One event: `at_ms` is when its producer writes it, `broken` the expected dead letter reason or ""."""
@@ -83,10 +88,10 @@ class Outbox:
         self.write(topic, key, value, at_ms + 1 + int(self.random() * 30_000), "conflict")
 
     def _copy(self, topic: str, key: bytes, fields: Fields, at_ms: int) -> None:
-        """The event again, as it was or with other content; some replays come when all is settled."""
+        """The event again, as it was or with other content; a replay may come when all is settled."""
         again_ms = at_ms + 1 + int(self.random() * 30_000)
         if self.random() >= self.altered_from:
             fields = fields | {"body": "altered", "error_code": "altered", "rate": "0.99"}
         elif self.random() < 0.2:
-            again_ms += int(self.settling_ms * (1 + self.random()))
+            again_ms += int(self.settling_ms * self.random())
         self.write(topic, key, dumps(fields), again_ms, "")

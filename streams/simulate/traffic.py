@@ -148,7 +148,7 @@ class _Traffic:
         final_ms = at_ms + delay_ms
         final_written_ms = final_ms + 20 + int(random() * 500)
         if random() < plan.late_share:
-            final_written_ms += int(plan.settling_ms * (1 + random())) + 1000
+            final_written_ms += int(plan.settling_ms * (1 + random() / 2)) + 1000
         sent_ms = at_ms + 60 + int(random() * (delay_ms - 60))
         sent_written_ms = sent_ms + 20 + int(random() * 80)
         if random() < plan.reordered_share:
@@ -209,9 +209,7 @@ class _Traffic:
             told["vendor_error_code"] = vendor_code
         self.receipt(message_id, network, state, at_ms, written_ms, told)
 
-    def receipt(
-        self, message_id: str, network: Network, state: str, at_ms: int, written_ms: int, told: Fields
-    ) -> None:
+    def receipt(self, message_id: str, network: Network, state: str, at_ms: int, written_ms: int, told: Fields) -> None:
         fields: Fields = {
             "event_id": self.event_id(),
             "message_id": message_id,

@@ -130,9 +130,7 @@ class _Outbound:
         self._tell(("error_code", "vendor_error_code"), state, fields, teller)
         return False
 
-    def _tell(
-        self, names: tuple[str, ...], group: str, fields: Record, teller: tuple[int, int, str, str, int]
-    ) -> None:
+    def _tell(self, names: tuple[str, ...], group: str, fields: Record, teller: tuple[int, int, str, str, int]) -> None:
         """Keeps of each field what the strongest, earliest, smallest receipt says of it."""
         for name in names:
             slot = f"{name} {group}"
@@ -167,9 +165,7 @@ class _Outbound:
     def _count_parts(self, row: Record) -> None:
         parts = [0] * row["segments"]
         for _, state, _, segment in self.seen:
-            reached = (
-                range(row["segments"]) if segment == 0 else range(segment - 1, min(segment, row["segments"]))
-            )
+            reached = range(row["segments"]) if segment == 0 else range(segment - 1, min(segment, row["segments"]))
             for part in reached:
                 parts[part] = max(parts[part], _STRENGTH[state])
         row["segments_delivered"], row["segments_failed"] = parts.count(3), parts.count(2)

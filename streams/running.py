@@ -1,0 +1,68 @@
+"""What runs until it is told to stop: the worker, alone or with its own broker and API."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from streams import broker, kafka
+from streams.agents import Worker
+from streams.settings import Settings
+
+Say = Callable[[str], None]
+
+
+class NoBroker(Exception):
+    """There is no broker to talk to; one sentence that says what to do."""
+
+
+def with_running_broker(settings: Settings) -> Settings:
+    """The settings with a broker: the configured one, else the local one that runs."""
+    if settings.kafka:
+        return settings
+    found = broker.status(settings.data_dir)
+    if found is None:
+        raise NoBroker(
+            f"no broker: MDR_KAFKA is not set and none runs in {settings.data_dir}; "
+            "`mdr up` or `mdr broker start` starts one"
+        )
+    return msgspec.structs.replace(settings, kafka=found.bootstrap)
+
+
+def with_own_broker(settings: Settings, say: Say) -> Settings:
+    """The settings with a broker: the configured one, else a local one that ends with this process. Takes seconds."""
+    if settings.kafka:
+        return settings
+    started = broker.start(settings.data_dir, cache_dir=settings.cache_dir, tied_to_parent=True, say=say)
+    return msgspec.structs.replace(settings, kafka=started.bootstrap)
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[Worker]:
+    """A worker that consumes, stopped in order at the end."""
+    await kafka.create_topics(settings)
+    worker = Worker(settings, await kafka.check_topics(settings))
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+
+
+async def until_stopped(worker: Worker | None) -> None:
+    """Returns on SIGINT or SIGTERM; raises what made the worker fail."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait())}
+    if worker is not None and worker.failed is not None:
+        waits.add(worker.failed)
+    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in done:
+        wait.result()
