@@ -1,0 +1,264 @@
+"""The HTTP side: the only file that knows the web framework.
+
+Every request runs as one call in a thread with a ClickHouse client of its own: who asks, how often, what they may see,
+then the handler. The event loop, which may be the worker's, never waits for the store.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+from litestar import Litestar, Request, Response
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.response import File
+
+from api import auth, query
+from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query
+from api.limits import Rates
+from api.query import Client
+from api.routes import ROUTES, face_of
+
+log = logging.getLogger(__name__)
+
+_THREADS: Final = 4
+_BODY_BYTES_MAX: Final = 1 << 20
+_SETTLED_FOR_MS: Final = 1_000
+_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
+class AppConfig(msgspec.Struct, frozen=True):
+    """What the HTTP side is given. `connect` makes a client, which is then used by one thread only."""
+
+    connect: Callable[[], Client]
+    data_dir: Path
+    operator: tuple[str, str] | None
+    http_url: str
+    clock_ms: Callable[[], int]
+    health: Callable[[], dict[str, Any]] | None = None
+    lag: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+    report_days: int = 30
+    requests_per_s: float = 100
+    burst: int = 200
+
+
+class _Context:
+    def __init__(self, client: Client, app: "_App") -> None:
+        self.client = client
+        self.reports = None
+        self.report_days = app.config.report_days
+        self._app = app
+
+    def settled_through(self) -> str:
+        """How far records are settled: at most a second old, and what was true then stays true."""
+        now_ms = self._app.config.clock_ms()
+        read_ms, value = self._app.settled
+        if not value or not 0 <= now_ms - read_ms < _SETTLED_FOR_MS:
+            value = query.settled_through(self.client)
+            self._app.settled = (now_ms, value)
+        return value
+
+
+class _App:
+    def __init__(self, config: AppConfig) -> None:
+        self.config = config
+        self.settled = (0, "")
+        self.rates = Rates(config.requests_per_s, config.burst)
+        self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mdr-api")
+        self._local = threading.local()
+        self._clients: list[Client] = []
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+
+    def context(self) -> Context:
+        """The context of the thread that asks."""
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = self.config.connect()
+            self._clients.append(client)
+        return _Context(client, self)
+
+    # ---- one request, in a thread ------------------------------------------------------------------------------
+
+    def answer(self, route: Route, call: Call) -> Answer:
+        try:
+            context = self._connected()
+            if not route.is_public:
+                call = call._replace(caller=self._admit(route, call, context))
+            return route.handler(call, context)
+        except Refusal as refusal:
+            return route.face(refusal)
+        except query.TooSlow as e:
+            return route.face(Refusal(503, str(e), headers={"Retry-After": "1"}))
+        except query.QueryError as e:
+            log.warning("%s %s: %s", route.method, route.path, e)
+            return route.face(Refusal(503, str(e), headers={"Retry-After": "5"}))
+        except Exception:
+            log.exception("%s %s failed", route.method, route.path)
+            return route.face(Refusal(500, "the request could not be answered; the log says why"))
+
+    def _connected(self) -> Context:
+        try:
+            return self.context()
+        except Exception:
+            raise query.QueryError("ClickHouse cannot be reached") from None
+
+    def _admit(self, route: Route, call: Call, context: Context) -> auth.Caller:
+        caller = auth.identify(context.client, auth.presented(call.headers), self.config.operator)
+        if caller is None:
+            asks = {"WWW-Authenticate": 'Basic realm="mdr", charset="UTF-8"'}
+            raise Refusal(401, "no credential, or none that is known", headers=asks)
+        wait_s = 0 if caller.is_operator else self.rates.wait_s(caller.key, call.now_ms)
+        if wait_s:
+            bound = f"more than {self.config.requests_per_s:g} requests a second with one credential"
+            raise Refusal(429, bound, headers={"Retry-After": str(wait_s)})
+        if not caller.may_read or (route.operator_only and not caller.is_operator):
+            raise Refusal(403, "the operator alone may do this" if caller.may_read else "the scope sms.read is missing")
+        return caller
+
+
+def create_app(config: AppConfig) -> Litestar:
+    """The application, to be served by any ASGI server; its lifespan starts and ends the threads."""
+    app = _App(config)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(app.close)
+
+    return Litestar(
+        route_handlers=[*(_handler(app, route) for route in ROUTES), *_probes(app), _lag(app)],
+        lifespan=[lifespan],
+        openapi_config=None,
+        exception_handlers={HTTPException: _framework_error, Exception: _framework_error},
+        request_max_body_size=_BODY_BYTES_MAX,
+        logging_config=None,
+    )
+
+
+def _handler(app: _App, route: Route) -> HTTPRouteHandler:
+    async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
+        try:
+            call = await _call(app, route, request)
+        except Refusal as refusal:
+            return _response(route.face(refusal))
+        answer = await asyncio.get_running_loop().run_in_executor(app.pool, app.answer, route, call)
+        return _response(answer)
+
+    return _route(route.method, _template(route.path), handle)
+
+
+def _route(method: str, path: str, handle: Callable[..., Any]) -> HTTPRouteHandler:
+    return HTTPRouteHandler(path, http_method=[method], status_code=200, include_in_schema=False)(handle)  # type: ignore[list-item]
+
+
+def _template(path: str) -> str:
+    # An id may hold a slash (as %2F), which the framework sees as a separator; only the `path` type spans it.
+    return path.replace("}", ":path}") if path.endswith("}") else path.replace("}", ":str}")
+
+
+async def _call(app: _App, route: Route, request: Request[Any, Any, Any]) -> Call:
+    raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
+    body = await request.body()
+    headers = {k.lower(): v for k, v in request.headers.items()}
+    path = raw_path.decode("latin-1").partition("?")[0]
+    nobody = auth.Caller("", "", frozenset(), query.Scope(()))
+    return Call(
+        route.method, path, _names(route.path, path), parse_query(request.scope["query_string"]), headers, body,
+        app.config.http_url.rstrip("/") or str(request.base_url).rstrip("/"), nobody, app.config.clock_ms(),
+    )  # fmt: skip
+
+
+def _names(template: str, path: str) -> dict[str, str]:
+    """The named parts of a path, decoded after it was split."""
+    wanted, given = template.strip("/").split("/"), path.strip("/").split("/")
+    names: dict[str, str] = {}
+    for at, part in enumerate(wanted):
+        if part.startswith("{"):
+            text = "/".join(given[at:]) if at == len(wanted) - 1 else given[at]
+            try:
+                names[part[1:-1]] = unquote(text, errors="strict")
+            except UnicodeDecodeError:
+                raise Refusal(404, "the path is not percent-encoded UTF-8") from None
+    return names
+
+
+def _response(answer: Answer) -> Response[Any]:
+    headers = _HEADERS | answer.headers
+    if answer.file is not None:
+        return File(answer.file, media_type=answer.content_type, headers=headers, status_code=answer.status)
+    return Response(answer.body, media_type=answer.content_type, headers=headers, status_code=answer.status)
+
+
+def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    details = {
+        404: "there is nothing at this path", 405: "this path does not know the method",
+        413: f"the body is larger than {_BODY_BYTES_MAX} bytes",
+    }  # fmt: skip
+    if status >= 500:
+        log.error("%s failed", request.scope["path"], exc_info=error)
+    path = request.scope["path"]
+    return _response(face_of(path)(Refusal(status, details.get(status, "the request cannot be understood"))))
+
+
+# ---- probes, lag -----------------------------------------------------------------------------------------------
+
+
+def _probes(app: _App) -> Sequence[HTTPRouteHandler]:
+    async def livez(request: Request[Any, Any, Any]) -> Response[Any]:
+        told = app.config.health() if app.config.health else {}
+        alive = bool(told.get("live", True))
+        return _response(json_answer({"live": alive, **told}, 200 if alive else 503))
+
+    async def readyz(request: Request[Any, Any, Any]) -> Response[Any]:
+        told = app.config.health() if app.config.health else {}
+        reasons = list(told.get("reasons", ()))
+        store = await asyncio.get_running_loop().run_in_executor(app.pool, _store_reason, app)
+        reasons += [store] if store else []
+        ready = bool(told.get("ready", True)) and not store
+        return _response(json_answer({**told, "ready": ready, "reasons": reasons}, 200 if ready else 503))
+
+    return [_route("GET", "/livez", livez), _route("GET", "/readyz", readyz)]
+
+
+def _store_reason(app: _App) -> str:
+    try:
+        query.settled_through(app.context().client)
+    except query.QueryError as e:
+        return str(e)
+    except Exception:
+        return "ClickHouse cannot be reached"
+    return ""
+
+
+def _lag(app: _App) -> HTTPRouteHandler:
+    from api.native import no_lag
+
+    route = Route("GET", "/mdr/lag", no_lag, face_of("/mdr/lag"), operator_only=True)
+
+    async def lag(request: Request[Any, Any, Any]) -> Response[Any]:
+        try:
+            call = await _call(app, route, request)
+        except Refusal as refusal:
+            return _response(route.face(refusal))
+        answer = await asyncio.get_running_loop().run_in_executor(app.pool, app.answer, route, call)
+        if answer.status == 200 and app.config.lag is not None:
+            body = msgspec.json.decode(answer.body)
+            answer = json_answer(body | {"lag": await app.config.lag()})
+        return _response(answer)
+
+    return _route("GET", "/mdr/lag", lag)

@@ -1,0 +1,232 @@
+"""Who asks, and what they may see: keys, secrets, scopes and the tree of accounts.
+
+A secret is 256 random bits, so its SHA-256 is all that is kept and a slow hash would protect nothing more. Credentials
+are looked up at every request: what is revoked is refused from then on, by every process.
+"""
+
+# ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from api import query
+from api.query import Client, Scope
+from api.where import Binder
+
+READ: Final = "sms.read"
+MANAGE: Final = "sms.manage"
+DESCENDANTS: Final = "sms.read_descendant"
+SCOPES: Final = (READ, MANAGE, DESCENDANTS)
+ACCOUNTS_MAX: Final = 10_000
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ACCOUNT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+_NOBODY: Final = hashlib.sha256(b"").hexdigest()
+
+
+class AccessError(Exception):
+    """An account or credential cannot be made or changed so; one sentence."""
+
+
+class Caller(NamedTuple):
+    """Whose request it is. `account_id` is `""` for the operator, who sees every account."""
+
+    key: str
+    account_id: str
+    scopes: frozenset[str]
+    scope: Scope
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether this is the operator of the machine."""
+        return self.scope.accounts is None
+
+    @property
+    def may_read(self) -> bool:
+        """Whether records may be read at all."""
+        return self.is_operator or bool(self.scopes & {READ, MANAGE})
+
+
+class Issued(NamedTuple):
+    """A new credential; the secret is never to be seen again."""
+
+    key: str
+    secret: str
+    bearer: str
+
+
+def presented(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """The key and secret a request carries: `x-api-user` and `x-api-token`, Basic, or Bearer `key.secret`."""
+    if "x-api-user" in headers or "x-api-token" in headers:
+        return headers.get("x-api-user", ""), headers.get("x-api-token", "")
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        key, dot, secret = value.strip().partition(".")
+        return (key, secret) if dot else None
+    if kind.lower() == "basic":
+        return _basic(value.strip())
+    return None
+
+
+def _basic(value: str) -> tuple[str, str] | None:
+    try:
+        text = base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    key, colon, secret = text.partition(":")
+    return (key, secret) if colon else None
+
+
+def identify(client: Client, pair: tuple[str, str] | None, operator: tuple[str, str] | None) -> Caller | None:
+    """The caller a key and secret belong to; None when they belong to nobody."""
+    if pair is None:
+        return None
+    if operator is not None and hmac.compare_digest(pair[0].encode(), operator[0].encode()):
+        return OPERATOR(operator[0]) if hmac.compare_digest(pair[1].encode(), operator[1].encode()) else None
+    row = _credential(client, pair[0]) if _KEY.fullmatch(pair[0]) else None
+    # The comparison is made either way, so that its time does not tell whether a key exists.
+    if not hmac.compare_digest(_hash(pair[1]), row["secret_hash"] if row else _NOBODY) or row is None:
+        return None
+    return _caller(client, row)
+
+
+def still_valid(client: Client, key: str, operator: tuple[str, str] | None) -> Caller | None:
+    """The caller of a key that was checked before, unless it was revoked since."""
+    if operator is not None and key == operator[0]:
+        return OPERATOR(key)
+    row = _credential(client, key)
+    return _caller(client, row) if row else None
+
+
+def OPERATOR(key: str) -> Caller:  # noqa: N802  # reads as the constant it nearly is
+    """The operator of the machine: every account, every scope."""
+    return Caller(key, "", frozenset(SCOPES), Scope(None))
+
+
+def _caller(client: Client, row: Mapping[str, Any]) -> Caller:
+    account, scopes = row["account_id"], frozenset(row["scopes"])
+    below = descendants(account, tree(client)) if DESCENDANTS in scopes else ()
+    return Caller(row["key"], account, scopes, Scope((account, *below)))
+
+
+def _credential(client: Client, key: str) -> dict[str, Any] | None:
+    b = Binder()
+    sql = (
+        "SELECT key, account_id, secret_hash, scopes FROM mdr.credentials FINAL"
+        f" WHERE key = {b.bind(key, 'String')} AND revoked = 0"
+    )
+    rows = query.select(client, sql, b)
+    return rows[0] if rows else None
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+# ---- accounts --------------------------------------------------------------------------------------------------
+
+
+def tree(client: Client) -> dict[str, str]:
+    """Every account's parent, `""` for none."""
+    rows = query.select(client, "SELECT account_id, parent_id FROM mdr.accounts FINAL", Binder())
+    return {row["account_id"]: row["parent_id"] for row in rows}
+
+
+def descendants(account: str, parents: Mapping[str, str]) -> tuple[str, ...]:
+    """The accounts below an account, nearest first, at most `ACCOUNTS_MAX`. Pure."""
+    children: dict[str, list[str]] = {}
+    for child, parent in sorted(parents.items()):
+        children.setdefault(parent, []).append(child)
+    found: dict[str, None] = {}
+    level: Iterable[str] = (account,)
+    while level and len(found) < ACCOUNTS_MAX:
+        level = [c for p in level for c in children.get(p, ()) if c not in found and c != account]
+        found.update(dict.fromkeys(level))
+    return tuple(found)[:ACCOUNTS_MAX]
+
+
+def add_account(client: Client, account_id: str, parent_id: str = "") -> None:
+    """Makes an account, or moves it below another parent; raises `AccessError`."""
+    for name, value in (("account", account_id), ("parent", parent_id or "-")):
+        if not _ACCOUNT.fullmatch(value):
+            raise AccessError(f"the {name} is not 1 to 128 characters without control characters")
+    parents = tree(client)
+    if account_id in parents and (parents[account_id] == parent_id or not parent_id):
+        return
+    if parent_id and (parent_id == account_id or parent_id in descendants(account_id, parents)):
+        raise AccessError(f"{parent_id} cannot be the parent of {account_id}: it is the account itself or below it")
+    if parent_id and parent_id not in parents:
+        _write_account(client, parent_id, "")
+    _write_account(client, account_id, parent_id)
+
+
+def _write_account(client: Client, account_id: str, parent_id: str) -> None:
+    b = Binder()
+    sql = f"SELECT max(version) AS v FROM mdr.accounts WHERE account_id = {b.bind(account_id, 'String')}"
+    version = int(query.select(client, sql, b)[0]["v"]) + 1
+    values = {
+        "account_id": (account_id, "String"),
+        "parent_id": (parent_id, "String"),
+        "version": (version, "UInt64"),
+    }
+    query.write(client, "accounts", values)
+
+
+# ---- credentials -----------------------------------------------------------------------------------------------
+
+
+def add_credential(
+    client: Client,
+    account_id: str,
+    parent_id: str = "",
+    key: str | None = None,
+    scopes: Sequence[str] = (READ,),
+) -> Issued:
+    """Makes a key for an account, and the account when there is none; raises `AccessError`."""
+    key = secrets.token_hex(12) if key is None else key
+    if not _KEY.fullmatch(key):
+        raise AccessError("a key is 1 to 64 letters, digits, - and _")
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise AccessError(f"there is no scope {scope}: it is one of {', '.join(SCOPES)}")
+    if any(row["key"] == key for row in list_credentials(client)):
+        raise AccessError(f"the key {key} is taken, or was once")
+    add_account(client, account_id, parent_id)
+    secret = secrets.token_urlsafe(32)
+    _write_credential(client, key, account_id, _hash(secret), scopes or (READ,), revoked=0)
+    return Issued(key, secret, f"{key}.{secret}")
+
+
+def list_credentials(client: Client) -> list[dict[str, Any]]:
+    """Every key: key, account_id, parent_id, scopes, created_at, revoked. No secrets, no hashes."""
+    parents = tree(client)
+    sql = (
+        "SELECT key, account_id, arraySort(scopes) AS scopes, created_at, revoked FROM mdr.credentials FINAL"
+        " ORDER BY account_id, key"
+    )
+    rows = query.select(client, sql, Binder())
+    return [row | {"parent_id": parents.get(row["account_id"], ""), "revoked": bool(row["revoked"])} for row in rows]
+
+
+def revoke(client: Client, key: str) -> bool:
+    """Ends a key at once; False when there is no such live key."""
+    row = _credential(client, key)
+    if row is None:
+        return False
+    _write_credential(client, key, row["account_id"], "", row["scopes"], revoked=1)
+    return True
+
+
+def _write_credential(
+    client: Client, key: str, account_id: str, hash_: str, scopes: Sequence[str], *, revoked: int
+) -> None:
+    values = {
+        "key": (key, "String"), "account_id": (account_id, "String"), "secret_hash": (hash_, "String"),
+        "scopes": (list(scopes), "Array(String)"), "revoked": (revoked, "UInt8"), "version": (1 + revoked, "UInt64"),
+    }  # fmt: skip
+    query.write(client, "credentials", values)

@@ -1,0 +1,350 @@
+"""Records in a range: the one query model that the native API, the vendors' views and the command line share.
+
+Synchronous; a client is used by one thread at a time. The tenancy predicate is part of every statement made here.
+Settled records come from `mdrs` in their latest version; what is open comes from `open_messages`. Pages go by key
+(`occurred_at`, `message_id`, `direction`, `account_id`), all immutable, so a page neither repeats nor skips a record
+while others arrive, and the hundredth costs what the first costs.
+"""
+
+# ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from api.where import EVERYTHING, Binder, Condition, Every, Range, Scope, Test, condition_sql, range_sql, scope_sql
+from schemas.record import PUBLIC, pending_columns, tuple_types
+from schemas.times import format_rfc3339, parse_rfc3339
+
+__all__ = ["Client", "Key", "Page", "QueryError", "Range", "Scope", "TooSlow", "record", "records_page"]
+
+QUERY_SECONDS_MAX: Final = 30
+_KEY: Final = ("occurred_at", "message_id", "direction", "account_id")
+_COLUMNS: Final = ", ".join(f"`{c.name}`" for c in PUBLIC)
+_TIMELINE: Final = tuple(c.name for c in PUBLIC if c.name.startswith("timeline."))
+_TIMELINE_KEYS: Final = tuple(name.removeprefix("timeline.") for name in _TIMELINE)
+# The months of versions of one record are the same, so parts of different months need not be merged with each other.
+_FINAL: Final = "do_not_merge_across_partitions_select_final = 1"
+_SETTINGS: Final = (
+    f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, output_format_json_quote_64bit_integers = 0,"
+    f" date_time_output_format = 'iso', {_FINAL}"
+)
+_CODE: Final = re.compile(r"Code: (\d+)")
+_TIMEOUTS: Final = frozenset({159, 160})
+
+
+class QueryError(Exception):
+    """The store cannot answer; one sentence without SQL."""
+
+
+class TooSlow(QueryError):
+    """The query exceeded its time; the sentence names the bound."""
+
+
+class BadCursor(ValueError):
+    """The text is no cursor of ours."""
+
+
+class Key(NamedTuple):
+    """A record's place among others."""
+
+    occurred_ms: int
+    message_id: str
+    direction: str
+    account_id: str
+
+
+class Page(NamedTuple):
+    """Records in ascending order, the cursor of the next page if there is one, and how far the records are settled."""
+
+    records: list[dict[str, Any]]
+    next_cursor: str | None
+    settled_through: str
+
+
+class Listing(NamedTuple):
+    """What to list: the keyset bounds and the offset are alternatives."""
+
+    scope: Scope
+    span: Range
+    where: Condition = EVERYTHING
+    pending: bool = False
+    limit: int = 100
+    after: Key | None = None
+    before: Key | None = None
+    offset: int = 0
+    order: tuple[tuple[str, bool], ...] = ()
+    """Columns and whether they descend, before the key; empty is the key alone."""
+    descending: bool = False
+
+
+def records_page(
+    client: Client,
+    scope: Scope,
+    span: Range,
+    where: Condition,
+    limit: int,
+    cursor: str | None,
+    include_pending: bool,
+) -> Page:
+    """A page of records in [start, end) of `occurred_at`, oldest first; raises `BadCursor` and `QueryError`."""
+    settled = settled_through(client)
+    after = None if cursor is None else decode_cursor(cursor)
+    rows = listing(client, Listing(scope, span, where, include_pending, limit + 1, after))
+    more = rows[limit - 1] if len(rows) > limit else None
+    return Page(rows[:limit], encode_cursor(key_of(more)) if more else None, settled)
+
+
+def record(client: Client, scope: Scope, message_id: str, direction: str | None = None) -> dict[str, Any] | None:
+    """One record or open message; outbound unless asked otherwise or there is only an inbound one."""
+    # What is open is read first: a message that settles in between is then seen twice, and never not at all.
+    found = _open_by_id(client, scope, message_id) if direction != "inbound" else []
+    b = Binder()
+    wanted = f" AND direction = {b.bind(direction, 'String')}" if direction else ""
+    sql = (
+        f"SELECT DISTINCT account_id, toUnixTimestamp64Milli(occurred_at) AS ms, direction FROM mdr.mdrs"
+        f" WHERE message_id = {b.bind(message_id, 'String')} AND {scope_sql(scope, b)}{wanted}"
+        " ORDER BY direction DESC, occurred_at LIMIT 1"
+    )
+    at = [Key(row["ms"], message_id, row["direction"], row["account_id"]) for row in select(client, sql, b)]
+    if found and (not at or at[0].direction == "inbound"):
+        return found[0]
+    return by_key(client, at[0]) if at else None
+
+
+def by_key(client: Client, key: Key) -> dict[str, Any] | None:
+    """The settled record at a key that the caller may see."""
+    b = Binder()
+    sql = (
+        f"SELECT {_COLUMNS} FROM mdr.mdrs WHERE account_id = {b.bind(key.account_id, 'String')}"
+        f" AND occurred_at = {b.instant(key.occurred_ms)} AND message_id = {b.bind(key.message_id, 'String')}"
+        f" AND direction = {b.bind(key.direction, 'String')} ORDER BY version DESC LIMIT 1"
+    )
+    rows = select(client, sql, b)
+    return rows[0] if rows else None
+
+
+def listing(client: Client, ask: Listing) -> list[dict[str, Any]]:
+    """The records asked for, in order; an open message that was settled meanwhile is shown settled."""
+    ask = ask._replace(scope=_narrowed(ask.scope, ask.where))
+    if not ask.pending:
+        return _settled(client, ask)
+    # Both sides must reach as far as the offset does before they can be merged.
+    deep = ask._replace(limit=ask.limit + ask.offset, offset=0)
+    opened = _opened(client, deep)
+    if not opened:
+        return _settled(client, ask)
+    merged = {key_of(r): r for r in opened} | {key_of(r): r for r in _settled(client, deep)}
+    return _sorted(merged, ask)[ask.offset : ask.offset + ask.limit]
+
+
+def count(client: Client, ask: Listing) -> int:
+    """How many records a listing has without limit, offset and keyset."""
+    b = Binder()
+    sql = f"SELECT count() AS n FROM mdr.mdrs FINAL WHERE {_matches(ask, b)}"
+    settled = int(select(client, sql, b)[0]["n"])
+    if not ask.pending:
+        return settled
+    b = Binder()
+    inner = _open_sql(ask._replace(after=None, before=None), b, "", ask.where != EVERYTHING)
+    return settled + int(select(client, f"SELECT count() AS n FROM ({inner})", b)[0]["n"])
+
+
+def settled_through(client: Client) -> str:
+    """The instant before which every message is a record, over all partitions; 1970 when no worker told yet."""
+    rows = select(client, "SELECT min(overall) AS at FROM mdr.settled_through", Binder())
+    return str(rows[0]["at"]) if rows else format_rfc3339(0)
+
+
+def select(client: Client, sql: str, binder: Binder) -> list[dict[str, Any]]:
+    """Rows of a statement with its bound parameters; times are `...123Z`, the timeline a list of objects."""
+    lines = run(client, sql + _SETTINGS, binder, "JSONEachRow")
+    rows = [orjson.loads(line) for line in lines.split(b"\n") if line]
+    if rows and "timeline.event_id" in rows[0]:
+        for row in rows:
+            row["timeline"] = _timeline(row)
+    return rows
+
+
+def run(client: Client, sql: str, binder: Binder, format_: str) -> bytes:
+    """The bytes of a statement in a ClickHouse format; raises `QueryError` and `TooSlow`."""
+    try:
+        return client.raw_query(sql, parameters=binder.values, fmt=format_)
+    except (ClickHouseError, OSError) as e:
+        raise _told(e) from None
+
+
+def write(client: Client, table: str, values: dict[str, tuple[Any, str]]) -> None:
+    """Inserts one row into a table of `mdr`: column to value and type."""
+    b = Binder()
+    placed = ", ".join(b.bind(value, type_) for value, type_ in values.values())
+    try:
+        client.command(f"INSERT INTO mdr.{table} ({', '.join(values)}) SELECT {placed}", parameters=b.values)
+    except (ClickHouseError, OSError) as e:
+        raise _told(e) from None
+
+
+def key_of(row: dict[str, Any]) -> Key:
+    """The key of a record."""
+    at_ms = parse_rfc3339(row["occurred_at"])
+    assert at_ms is not None
+    return Key(at_ms, row["message_id"], row["direction"], row["account_id"])
+
+
+def encode_cursor(key: Key) -> str:
+    """The opaque text of a place among records."""
+    return base64.urlsafe_b64encode(orjson.dumps(list(key))).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> Key:
+    """The place a cursor names; it grants nothing. Raises `BadCursor`."""
+    try:
+        at_ms, *words = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
+    except (ValueError, TypeError, binascii.Error):
+        raise BadCursor from None
+    if type(at_ms) is not int or len(words) != 3 or not all(isinstance(w, str) for w in words):
+        raise BadCursor
+    if abs(at_ms) > 1 << 47:
+        raise BadCursor
+    return Key(at_ms, *words)
+
+
+# ---- settled records -------------------------------------------------------------------------------------------
+
+
+def _settled(client: Client, ask: Listing) -> list[dict[str, Any]]:
+    b = Binder()
+    order = _order_sql(ask)
+    tail = f" ORDER BY {order} LIMIT {b.bind(ask.limit, 'UInt32')} OFFSET {b.bind(ask.offset, 'UInt32')}"
+    where = f"{_matches(ask, b)}{_keyset_sql(ask, b)}"
+    if ask.scope.accounts is not None and len(ask.scope.accounts) == 1 and not ask.offset and not ask.order:
+        return select(client, f"SELECT {_COLUMNS} FROM mdr.mdrs FINAL WHERE {where}{tail}", b)
+    # Not in the order of the table: narrow rows are sorted first, and only the page is read in full.
+    key = ", ".join(("account_id", *_KEY[:3]))
+    page = f"SELECT {key} FROM mdr.mdrs FINAL WHERE {where}{tail}"
+    return select(client, f"SELECT {_COLUMNS} FROM mdr.mdrs FINAL WHERE ({key}) IN ({page}) ORDER BY {order}", b)
+
+
+def _matches(ask: Listing, b: Binder) -> str:
+    return f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)} AND ({condition_sql(ask.where, b)})"
+
+
+def _keyset_sql(ask: Listing, b: Binder) -> str:
+    forward, backward = (ask.before, ask.after) if ask.descending else (ask.after, ask.before)
+    parts = [_beyond(key, compare, b) for key, compare in ((forward, ">"), (backward, "<")) if key is not None]
+    return "".join(f" AND {part}" for part in parts)
+
+
+def _beyond(key: Key, compare: str, b: Binder) -> str:
+    at = b.instant(key.occurred_ms)
+    words = ", ".join(b.bind(word, "String") for word in key[1:])
+    # The first part says nothing new, but the table's index understands it.
+    return f"occurred_at {compare}= {at} AND ({', '.join(_KEY)}) {compare} ({at}, {words})"
+
+
+def _order_sql(ask: Listing) -> str:
+    tail = " DESC" if ask.descending else ""
+    first = [f"`{column}`{' DESC' if down else ''}" for column, down in ask.order]
+    single = ask.scope.accounts is not None and len(ask.scope.accounts) == 1
+    return ", ".join([*first, *(f"{column}{tail}" for column in (_KEY[:3] if single else _KEY))])
+
+
+def _sorted(rows: dict[Key, dict[str, Any]], ask: Listing) -> list[dict[str, Any]]:
+    keys = sorted(rows, reverse=ask.descending)
+    for column, down in reversed(ask.order):
+        # ClickHouse puts NULL last whichever way it sorts.
+        some = [k for k in keys if rows[k][column] is not None]
+        none = [k for k in keys if rows[k][column] is None]
+        keys = sorted(some, key=lambda k: rows[k][column], reverse=down) + none
+    return [rows[key] for key in keys]
+
+
+# ---- open messages ---------------------------------------------------------------------------------------------
+
+
+def _opened(client: Client, ask: Listing) -> list[dict[str, Any]]:
+    if not _has_open(client, ask, ""):
+        return []
+    b = Binder()
+    sql = _open_sql(ask, b, "", True)
+    tail = f" ORDER BY {_order_sql(ask)} LIMIT {b.bind(ask.limit, 'UInt32')}"
+    return select(client, f"SELECT {_COLUMNS} FROM ({sql}){tail}", b)
+
+
+def _open_by_id(client: Client, scope: Scope, message_id: str) -> list[dict[str, Any]]:
+    ask = Listing(scope, Range(0, 1 << 42))
+    if not _has_open(client, ask, message_id):
+        return []
+    b = Binder()
+    only = f" AND message_id = {b.bind(message_id, 'String')}"
+    return select(client, f"SELECT {_COLUMNS} FROM ({_open_sql(ask, b, only, True)})", b)
+
+
+def _has_open(client: Client, ask: Listing, message_id: str) -> bool:
+    """Whether a row might be one asked for: much cheaper than to make records of none."""
+    b = Binder()
+    only = f" AND message_id = {b.bind(message_id, 'String')}" if message_id else ""
+    where = f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}{only}"
+    return bool(select(client, f"SELECT 1 FROM mdr.open_messages WHERE record != '' AND {where} LIMIT 1", b))
+
+
+def _narrowed(scope: Scope, where: Condition) -> Scope:
+    """The scope that a filter on the account leaves of it: the table is sorted by account first."""
+    for part in where.parts if isinstance(where, Every) else (where,):
+        if isinstance(part, Test) and part.column == "account_id" and part.op in ("eq", "in"):
+            wanted = [part.value] if isinstance(part.value, str) else part.value
+            assert isinstance(wanted, Sequence)
+            seen = scope.accounts
+            return Scope(tuple(str(a) for a in wanted if seen is None or a in seen))
+    return scope
+
+
+def _open_sql(ask: Listing, b: Binder, only: str, parse: bool) -> str:
+    """Open messages as records: what the table's own columns can decide is decided before a record is parsed."""
+    where = f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}{only}"
+    known = (
+        "SELECT account_id, occurred_at, message_id FROM mdr.mdrs WHERE direction = 'outbound' AND"
+        " occurred_at >= (SELECT min(occurred_at) FROM mdr.open_messages WHERE record != '') AND "
+        f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}{only}"
+    )
+    rows = (
+        f"SELECT record FROM mdr.open_messages FINAL WHERE record != '' AND {where}"
+        f" AND (account_id, occurred_at, message_id) NOT IN ({known})"
+    )
+    if not parse:
+        return rows
+    filters = f"({condition_sql(ask.where, b)}){_keyset_sql(ask, b)}"
+    parsed = f"SELECT JSONExtract(record, 'Tuple({tuple_types()})') AS r FROM ({rows})"
+    return f"SELECT * FROM (SELECT {pending_columns()} FROM ({parsed})) WHERE {filters}"
+
+
+def _timeline(row: dict[str, Any]) -> list[dict[str, Any]]:
+    columns: list[Sequence[Any]] = [row.pop(name) for name in _TIMELINE]
+    return [dict(zip(_TIMELINE_KEYS, entry, strict=True)) for entry in zip(*columns, strict=True)]
+
+
+def _told(error: Exception) -> QueryError:
+    code = _CODE.search(str(error))
+    if code and int(code[1]) in _TIMEOUTS:
+        return TooSlow(f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows")
+    if code and int(code[1]) in (60, 81):
+        return QueryError("the store has no tables yet: `mdr migrate` makes them")
+    reason = f"error {code[1]}" if code else type(error).__name__
+    return QueryError(f"ClickHouse cannot answer now ({reason})")
+
+
+def pages(client: Client, ask: Listing) -> Iterator[list[dict[str, Any]]]:
+    """Every page of a listing, by key."""
+    while True:
+        rows = listing(client, ask)
+        if rows:
+            yield rows
+        if len(rows) < ask.limit:
+            return
+        ask = ask._replace(after=key_of(rows[-1]))

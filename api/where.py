@@ -1,0 +1,134 @@
+"""What is asked of records, as SQL with bound parameters. Pure.
+
+A condition is a tree of tests on columns. Values only ever travel as parameters (`{p0:String}`); columns come from the
+record's own list, so nothing a caller wrote becomes SQL text.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from schemas.record import PUBLIC
+
+Op = Literal["eq", "ne", "gt", "ge", "lt", "le", "like", "contains", "starts_with", "ends_with", "in", "has_any"]
+Value = str | int | Sequence[str] | Sequence[int]
+
+TYPES: Final = {c.name: c.type for c in PUBLIC}
+SCALARS: Final = tuple(c.name for c in PUBLIC if not c.type.startswith(("Array", "Map")))
+TIMES: Final = frozenset(name for name in SCALARS if "DateTime64" in TYPES[name])
+NUMBERS: Final = frozenset(name for name in SCALARS if "Int" in TYPES[name])
+ATTRIBUTES: Final = "attributes."
+
+_TEMPLATES: Final[dict[Op, str]] = {
+    "eq": "{c} = {p}",
+    "ne": "{c} != {p}",
+    "gt": "{c} > {p}",
+    "ge": "{c} >= {p}",
+    "lt": "{c} < {p}",
+    "le": "{c} <= {p}",
+    "like": "{c} LIKE {p}",
+    "contains": "position({c}, {p}) > 0",
+    "starts_with": "startsWith({c}, {p})",
+    "ends_with": "endsWith({c}, {p})",
+    "in": "{c} IN {p}",
+    "has_any": "hasAny({c}, {p})",
+}
+
+
+class Test(NamedTuple):
+    """One test of a column; `attributes.KEY` names an entry of the map. Times are compared in ms."""
+
+    column: str
+    op: Op
+    value: Value
+
+
+class Every(NamedTuple):
+    """All of the parts hold; none at all is true."""
+
+    parts: "tuple[Condition, ...]" = ()
+
+
+class Some(NamedTuple):
+    """At least one of the parts holds; none at all is false."""
+
+    parts: "tuple[Condition, ...]" = ()
+
+
+Condition = Test | Every | Some
+EVERYTHING: Final = Every()
+
+
+class Scope(NamedTuple):
+    """The accounts a caller may see; None is every account, and only the operator has it."""
+
+    accounts: tuple[str, ...] | None
+
+
+class Range(NamedTuple):
+    """Instants of `occurred_at` in ms: from `start_ms`, before `end_ms`."""
+
+    start_ms: int
+    end_ms: int
+
+
+class Binder:
+    """Collects the parameters of one statement; each `bind` returns the placeholder of a value."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def bind(self, value: Any, type_: str) -> str:
+        """The placeholder `{pN:Type}` of a value."""
+        name = f"p{len(self.values)}"
+        self.values[name] = value
+        return f"{{{name}:{type_}}}"
+
+    def instant(self, ms: int) -> str:
+        """The expression of an instant given in ms."""
+        return f"fromUnixTimestamp64Milli({self.bind(ms, 'Int64')}, 'UTC')"
+
+
+def condition_sql(condition: Condition, binder: Binder) -> str:
+    """The SQL of a condition; raises KeyError for a column that no record has."""
+    match condition:
+        case Test():
+            return _test_sql(condition, binder)
+        case Every(parts):
+            return " AND ".join(f"({condition_sql(p, binder)})" for p in parts) or "1"
+        case Some(parts):
+            return " OR ".join(f"({condition_sql(p, binder)})" for p in parts) or "0"
+
+
+def scope_sql(scope: Scope, binder: Binder) -> str:
+    """The tenancy predicate: the only place where what a caller may see becomes SQL."""
+    if scope.accounts is None:
+        return "1"
+    if len(scope.accounts) == 1:
+        return f"account_id = {binder.bind(scope.accounts[0], 'String')}"
+    return f"account_id IN {binder.bind(list(scope.accounts), 'Array(String)')}"
+
+
+def range_sql(span: Range, binder: Binder) -> str:
+    """The predicate of a range of `occurred_at`."""
+    return f"occurred_at >= {binder.instant(span.start_ms)} AND occurred_at < {binder.instant(span.end_ms)}"
+
+
+def _test_sql(test: Test, binder: Binder) -> str:
+    column, kind = _column(test.column, binder)
+    return _TEMPLATES[test.op].replace("{c}", column).replace("{p}", _bound(test, kind, binder))
+
+
+def _column(name: str, binder: Binder) -> tuple[str, str]:
+    if name.startswith(ATTRIBUTES):
+        return f"attributes[{binder.bind(name.removeprefix(ATTRIBUTES), 'String')}]", "String"
+    TYPES[name]  # an unknown name ends here
+    return f"`{name}`", "Time" if name in TIMES else "Int64" if name in NUMBERS else "String"
+
+
+def _bound(test: Test, kind: str, binder: Binder) -> str:
+    many = test.op in ("in", "has_any")
+    if kind == "Time":
+        values: Sequence[str | int] = test.value if isinstance(test.value, list | tuple) else [test.value]  # type: ignore[list-item]  # a scalar
+        placed = [binder.instant(int(v)) for v in values]
+        return f"({', '.join(placed)})" if many else placed[0]
+    return binder.bind(test.value, f"Array({kind})" if many else kind)
