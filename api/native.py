@@ -17,7 +17,7 @@ from api.http import (
     with_query,
 )
 from api.query import Range
-from api.where import ATTRIBUTES, NUMBERS, SCALARS, TIMES, Condition, Every, Test
+from api.where import ATTRIBUTES, NUMBERS, SCALARS, TIMES, Condition, Every, Is
 from schemas.times import format_rfc3339, parse_rfc3339
 
 DAY_MS: Final = 86_400_000
@@ -158,20 +158,20 @@ def filters_of(pairs: Iterable[tuple[str, str]], others: Iterable[str]) -> Condi
     return Every(tuple(_filter(name, given) for name, given in values.items()))
 
 
-def _filter(name: str, given: list[str]) -> Test:
+def _filter(name: str, given: list[str]) -> Is:
     if len(given) > VALUES_MAX:
         raise Refusal(400, f"{name} is given more than {VALUES_MAX} times", name)
     if name == "tags":
-        return Test(name, "has_any", given)
+        return Is(name, "has_any", given)
     if name.startswith(ATTRIBUTES) and name != ATTRIBUTES:
-        return Test(name, "in", given)
+        return Is(name, "in", given)
     if name not in SCALARS:
         raise Refusal(400, f"{name} is not a parameter of this path", name)
     if name in TIMES:
-        return Test(name, "in", [_instant(name, text) for text in given])
+        return Is(name, "in", [_instant(name, text) for text in given])
     if name in NUMBERS:
-        return Test(name, "in", [_number(name, text) for text in given])
-    return Test(name, "in", [phone(text) for text in given] if name in _PHONES else given)
+        return Is(name, "in", [_number(name, text) for text in given])
+    return Is(name, "in", [phone(text) for text in given] if name in _PHONES else given)
 
 
 def _number(name: str, text: str) -> int:

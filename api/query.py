@@ -18,7 +18,7 @@ import orjson
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from api.where import EVERYTHING, Binder, Condition, Every, Range, Scope, Test, condition_sql, range_sql, scope_sql
+from api.where import EVERYTHING, Binder, Condition, Every, Range, Scope, Is, condition_sql, range_sql, scope_sql
 from schemas.record import PUBLIC, pending_columns, tuple_types
 from schemas.times import format_rfc3339, parse_rfc3339
 
@@ -297,7 +297,7 @@ def _has_open(client: Client, ask: Listing, message_id: str) -> bool:
 def _narrowed(scope: Scope, where: Condition) -> Scope:
     """The scope that a filter on the account leaves of it: the table is sorted by account first."""
     for part in where.parts if isinstance(where, Every) else (where,):
-        if isinstance(part, Test) and part.column == "account_id" and part.op in ("eq", "in"):
+        if isinstance(part, Is) and part.column == "account_id" and part.op in ("eq", "in"):
             wanted = [part.value] if isinstance(part.value, str) else part.value
             assert isinstance(wanted, Sequence)
             seen = scope.accounts

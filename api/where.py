@@ -5,6 +5,7 @@ record's own list, so nothing a caller wrote becomes SQL text.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from schemas.record import PUBLIC
@@ -34,7 +35,8 @@ _TEMPLATES: Final[dict[Op, str]] = {
 }
 
 
-class Test(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Is:
     """One test of a column; `attributes.KEY` names an entry of the map. Times are compared in ms."""
 
     column: str
@@ -42,19 +44,21 @@ class Test(NamedTuple):
     value: Value
 
 
-class Every(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Every:
     """All of the parts hold; none at all is true."""
 
     parts: "tuple[Condition, ...]" = ()
 
 
-class Some(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Some:
     """At least one of the parts holds; none at all is false."""
 
     parts: "tuple[Condition, ...]" = ()
 
 
-Condition = Test | Every | Some
+Condition = Is | Every | Some
 EVERYTHING: Final = Every()
 
 
@@ -91,7 +95,7 @@ class Binder:
 def condition_sql(condition: Condition, binder: Binder) -> str:
     """The SQL of a condition; raises KeyError for a column that no record has."""
     match condition:
-        case Test():
+        case Is():
             return _test_sql(condition, binder)
         case Every(parts):
             return " AND ".join(f"({condition_sql(p, binder)})" for p in parts) or "1"
@@ -113,7 +117,7 @@ def range_sql(span: Range, binder: Binder) -> str:
     return f"occurred_at >= {binder.instant(span.start_ms)} AND occurred_at < {binder.instant(span.end_ms)}"
 
 
-def _test_sql(test: Test, binder: Binder) -> str:
+def _test_sql(test: Is, binder: Binder) -> str:
     column, kind = _column(test.column, binder)
     return _TEMPLATES[test.op].replace("{c}", column).replace("{p}", _bound(test, kind, binder))
 
@@ -125,7 +129,7 @@ def _column(name: str, binder: Binder) -> tuple[str, str]:
     return f"`{name}`", "Time" if name in TIMES else "Int64" if name in NUMBERS else "String"
 
 
-def _bound(test: Test, kind: str, binder: Binder) -> str:
+def _bound(test: Is, kind: str, binder: Binder) -> str:
     many = test.op in ("in", "has_any")
     if kind == "Time":
         values: Sequence[str | int] = test.value if isinstance(test.value, list | tuple) else [test.value]  # type: ignore[list-item]  # a scalar
