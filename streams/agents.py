@@ -40,10 +40,13 @@ def clock_ms() -> int:
 class Worker:
     """One stream processor: consumes its partitions until stopped."""
 
-    def __init__(self, settings: Settings, partitions: int, *, clock: Callable[[], int] = clock_ms) -> None:
+    def __init__(
+        self, settings: Settings, partitions: int, *, group: str = "", clock: Callable[[], int] = clock_ms
+    ) -> None:
         """`partitions` is the count that the input topics share; raises `Unavailable` if the store cannot be opened."""
         check_private_names()
         self.settings = settings
+        self.group = group or settings.group
         self._partitions = partitions
         self._clock = clock
         self.flow = Flow(settings.topic_prefix, settings.settling_window_ms)
@@ -124,7 +127,7 @@ class Worker:
     def _make_app(self) -> faust.App:
         settings = self.settings
         app = faust.App(
-            settings.group,
+            self.group,
             broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
             store="memory://",
             web_enabled=False,
@@ -140,7 +143,7 @@ class Worker:
         transport.consumer_options = kafka.client_options(settings)
         if settings.is_embedded:
             # Only one process can have an embedded store open, so the member before us is gone: take its place at once.
-            transport.consumer_options["group_instance_id"] = f"{settings.group}.embedded"
+            transport.consumer_options["group_instance_id"] = f"{self.group}.embedded"
         app.transport = transport
         for topic in TOPICS:
             source = app.topic(settings.topic_prefix + topic, value_type=bytes, value_serializer="raw", acks=False)

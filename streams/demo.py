@@ -50,7 +50,7 @@ async def run(settings: Settings, messages: int, seed: int) -> None:
     async with running.working(settings) as worker:
         produced = await _run_traffic(worker, settings, plan, console)
         truth = await asyncio.to_thread(expected, produced)
-        told = await asyncio.to_thread(_read_all, worker.store)
+        told = await asyncio.to_thread(read_all, worker.store)
         counts = dict(worker.dead_letters)
     _show(told, truth, counts, produced, began)
 
@@ -95,7 +95,7 @@ async def _watch(worker: Worker, total: int, bars: Progress, read: TaskID, settl
                 return
 
 
-def _read_all(store: Store) -> dict[str, Any]:
+def read_all(store: Store) -> dict[str, Any]:
     """Everything the tables say, read back through SQL."""
     names = [c.name for c in COLUMNS]
     rows = store.query(f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t FINAL", {})  # noqa: S608  # our own column names

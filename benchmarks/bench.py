@@ -1,0 +1,211 @@
+"""Events per second, beside the raw limit: what aiokafka and orjson need to read and decode the same topics.
+
+`python -m benchmarks.bench` loads a seeded data set into a broker of its own, runs the limit and ours in turn, each in a
+fresh process, checks the records, and ends with one JSON line. Times run from the first event to the last row
+acknowledged, ours with its offsets committed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+from aiokafka import AIOKafkaConsumer
+
+from schemas.events import TOPICS
+from streams import broker, kafka, settings, simulate
+from streams.agents import Worker, clock_ms
+from streams.demo import compare, read_all
+from streams.produce import Outlet, send_simulated
+from streams.settings import Settings
+
+_RATE_PER_S = 200.0
+_HOUR_MS = 3_600_000
+_PATIENCE_S = 600.0
+
+
+def plan(messages: int, start_ms: int) -> simulate.Plan:
+    """The data set: made long ago enough that every window has passed once it is read to its end."""
+    return simulate.Plan(messages, 11, start_ms, _RATE_PER_S, settling_ms=4 * _HOUR_MS)
+
+
+async def load(ready: Settings, what: simulate.Plan) -> int:
+    """Produces the data set; returns how many events it has."""
+    await kafka.create_topics(ready)
+    began = time.monotonic()
+
+    def tell(n: int) -> None:
+        if n % 100_000 == 0:
+            print(f"  loaded {n:,} events, {n / (time.monotonic() - began):,.0f}/s", file=sys.stderr)
+
+    async with kafka.producing(ready) as client:
+        outlet = Outlet(client, ready)
+        await send_simulated(outlet, simulate.events(what), None, tell)
+    return outlet.sent
+
+
+async def raw(ready: Settings, events: int) -> dict[str, Any]:
+    """The limit: `getmany` and `orjson.loads`, nothing else."""
+    consumer = AIOKafkaConsumer(
+        *(ready.topic_prefix + topic for topic in TOPICS),
+        **kafka.client_options(ready),
+        group_id=f"raw-{os.getpid()}",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=4 << 20,
+    )
+    await consumer.start()
+    count, began = 0, 0.0
+    while count < events:
+        fetched = await consumer.getmany(timeout_ms=500, max_records=20_000)
+        began = began or time.monotonic()
+        for records in fetched.values():
+            for record in records:
+                try:
+                    orjson.loads(record.value)
+                except (orjson.JSONDecodeError, TypeError):
+                    continue
+            count += len(records)
+    seconds = time.monotonic() - began
+    await consumer.stop()
+    return {"events": count, "seconds": seconds}
+
+
+async def ours(ready: Settings, events: int) -> dict[str, Any]:
+    """The worker: three topics joined, settled, inserted, acknowledged, offsets committed."""
+    worker = Worker(ready, await kafka.check_topics(ready), group=f"bench-{os.getpid()}")
+    await worker.start()
+    began = 0.0
+    open_peak = 0
+    while True:
+        await asyncio.sleep(0.01)
+        assert worker.failed is not None
+        if worker.failed.done():
+            worker.failed.result()
+        parts = worker.flow.partitions.values()
+        seen = sum(p.counts.events for p in parts)
+        if seen and not began:
+            began = time.monotonic()
+        open_ = sum(len(p.lives) for p in parts)
+        open_peak = max(open_peak, open_)
+        if began and time.monotonic() - began > _PATIENCE_S:
+            raise SystemExit(f"{open_} messages are still open after {_PATIENCE_S} s")
+        if seen >= events and not open_ and not any(p.pending() for p in parts):
+            await worker.barrier.write(checkpoint=True)
+            if not any(len(p.lives) + p.pending() for p in parts):
+                break
+    seconds = time.monotonic() - began
+    found = read_all(worker.store) if os.environ.get("CHECK") else None
+    out: dict[str, Any] = {"events": events, "seconds": seconds, "open_peak": open_peak}
+    await worker.stop()
+    if found is not None:
+        print(json.dumps(out), file=sys.stderr)
+        wrong = compare(found["records"], simulate.expected(simulate.events(_stored_plan(ready))))
+        out["wrong"] = len(wrong)
+    return out
+
+
+def _stored_plan(ready: Settings) -> simulate.Plan:
+    return msgspec.json.decode((ready.data_dir / "plan.json").read_bytes(), type=simulate.Plan)
+
+
+def measure(name: str, ready: Settings, events: int) -> dict[str, Any]:
+    """Runs one contender in a process of its own and adds what it cost."""
+    home = ready.data_dir / f"run-{name}"
+    shutil.rmtree(home, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench",
+        "--only",
+        name,
+        "--events",
+        str(events),
+        "--home",
+        str(ready.data_dir),
+    ]
+    process = subprocess.Popen([*command, "--kafka", ready.kafka], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = process.stdout.read().splitlines()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status or not lines:
+        raise SystemExit(f"{name} failed")
+    told: dict[str, Any] = json.loads(lines[-1])
+    told["events_per_s"] = round(told["events"] / told["seconds"])
+    told["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 2)
+    told["peak_mb"] = usage.ru_maxrss // 1024
+    shutil.rmtree(home, ignore_errors=True)
+    return told
+
+
+def _settings(home: Path, kafka_at: str, run: str) -> Settings:
+    base = settings.load({"MDR_DATA_DIR": str(home), "MDR_KAFKA": kafka_at, "HOME": os.environ["HOME"]}, home)
+    path = home / f"run-{run}"
+    return msgspec.structs.replace(base, clickhouse_url=f"chdb://{path}")
+
+
+def main() -> None:
+    """Runs the benchmark, or one contender of it."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--messages", type=int, default=400_000)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--home", type=Path, default=Path("data/bench").absolute())
+    options.add_argument("--only", choices=("raw", "ours"))
+    options.add_argument("--events", type=int, default=0)
+    options.add_argument("--kafka", default="")
+    chosen = options.parse_args()
+    if chosen.only:
+        contender = {"raw": raw, "ours": ours}[chosen.only]
+        print(json.dumps(asyncio.run(contender(_settings(chosen.home, chosen.kafka, chosen.only), chosen.events))))
+        return
+    _compare(chosen.home, chosen.messages, chosen.rounds)
+
+
+def _compare(home: Path, messages: int, rounds: int) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    cache = settings.load({"HOME": os.environ["HOME"]}, home).cache_dir
+    started = broker.start(home, cache_dir=cache, tied_to_parent=True)
+    ready = _settings(home, started.bootstrap, "load")
+    what = plan(messages, clock_ms() - int(messages / _RATE_PER_S * 1000) - 14 * _HOUR_MS)
+    (home / "plan.json").write_bytes(msgspec.json.encode(what))
+    events = asyncio.run(load(ready, what))
+    print(f"{events:,} events of {messages:,} messages, {ready.partitions} partitions, lz4", file=sys.stderr)
+    results: dict[str, list[dict[str, Any]]] = {"raw": [], "ours": []}
+    for turn in range(rounds):
+        for name, runs in results.items():
+            os.environ["CHECK"] = "1" if turn == 0 else ""
+            runs.append(measure(name, ready, events))
+            print(f"  {name:5} {json.dumps(runs[-1])}", file=sys.stderr)
+    broker.stop(home)
+    _tell(events, results)
+
+
+def _median(runs: list[dict[str, Any]], field: str) -> float:
+    return float(sorted(run[field] for run in runs)[len(runs) // 2])
+
+
+def _tell(events: int, results: dict[str, list[dict[str, Any]]]) -> None:
+    told: Counter[str] = Counter()
+    line: dict[str, Any] = {"events": events}
+    for name, runs in results.items():
+        for field in ("events_per_s", "cpu_s", "peak_mb"):
+            line[f"{name}_{field}"] = _median(runs, field)
+    ratios = [o["events_per_s"] / r["events_per_s"] for r, o in zip(results["raw"], results["ours"], strict=True)]
+    line["ratio"] = round(sorted(ratios)[len(ratios) // 2], 3)
+    line["wrong"] = results["ours"][0].get("wrong", told["none"])
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
