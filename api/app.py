@@ -21,10 +21,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import File
 
 from api import auth, query
+from api.builder import Builder
 from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query
 from api.limits import Rates
 from api.query import Client
-from api.routes import ROUTES, face_of
+from api.reports import Shelf
+from api.routes import ROUTES, VIEWS, face_of
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +54,14 @@ class AppConfig(msgspec.Struct, frozen=True):
 class _Context:
     def __init__(self, client: Client, app: "_App") -> None:
         self.client = client
-        self.reports = None
+        self.shelf = app.shelf
+        self.wake = app.builder.wake
         self.report_days = app.config.report_days
         self._app = app
+
+    def still_valid(self, key: str) -> auth.Caller | None:
+        """The caller of a key that was checked before, unless it was revoked since."""
+        return auth.still_valid(self.client, key, self._app.config.operator)
 
     def settled_through(self) -> str:
         """How far records are settled: at most a second old, and what was true then stays true."""
@@ -70,12 +77,15 @@ class _App:
     def __init__(self, config: AppConfig) -> None:
         self.config = config
         self.settled = (0, "")
+        self.shelf = Shelf(config.data_dir)
+        self.builder = Builder(config.connect, self.shelf, config.clock_ms, VIEWS)
         self.rates = Rates(config.requests_per_s, config.burst)
         self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mdr-api")
         self._local = threading.local()
         self._clients: list[Client] = []
 
     def close(self) -> None:
+        self.builder.stop()
         self.pool.shutdown(wait=True, cancel_futures=True)
         for client in self._clients:
             client.close()
@@ -134,6 +144,7 @@ def create_app(config: AppConfig) -> Litestar:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        app.builder.start()
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ import orjson
 
 from api.auth import Caller
 from api.query import Client
+from api.reports import Shelf
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -58,11 +59,19 @@ class Context(Protocol):
     """What handlers share: a client of this thread, and the reports."""
 
     client: Client
-    reports: Any
+    shelf: Shelf
     report_days: int
+
+    def wake(self) -> None:
+        """Tells the builder that a report was asked for."""
+        ...
 
     def settled_through(self) -> str:
         """How far records are settled."""
+        ...
+
+    def still_valid(self, key: str) -> Caller | None:
+        """The caller of a key that was checked before, unless it was revoked since."""
         ...
 
 
@@ -109,7 +118,8 @@ def parse_query(raw: bytes) -> list[tuple[str, str]]:
         raise Refusal(400, "the query string is not percent-encoded UTF-8 of at most 200 fields") from None
     for name, value in pairs:
         if "\x00" in name or "\x00" in value:
-            raise Refusal(400, "a parameter holds a NUL character", name.replace("\x00", ""))
+            clean = name.replace("\x00", "")
+            raise Refusal(400, f"the parameter {clean} holds a NUL character", clean)
     return pairs
 
 

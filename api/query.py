@@ -18,7 +18,7 @@ import orjson
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from api.where import EVERYTHING, Binder, Condition, Every, Range, Scope, Is, condition_sql, range_sql, scope_sql
+from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, condition_sql, range_sql, scope_sql
 from schemas.record import PUBLIC, pending_columns, tuple_types
 from schemas.times import format_rfc3339, parse_rfc3339
 
@@ -31,9 +31,14 @@ _TIMELINE: Final = tuple(c.name for c in PUBLIC if c.name.startswith("timeline."
 _TIMELINE_KEYS: Final = tuple(name.removeprefix("timeline.") for name in _TIMELINE)
 # The months of versions of one record are the same, so parts of different months need not be merged with each other.
 _FINAL: Final = "do_not_merge_across_partitions_select_final = 1"
-_SETTINGS: Final = (
-    f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, output_format_json_quote_64bit_integers = 0,"
-    f" date_time_output_format = 'iso', {_FINAL}"
+_SHAPE: Final = f"output_format_json_quote_64bit_integers = 0, date_time_output_format = 'iso', {_FINAL}"
+_SETTINGS: Final = f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, {_SHAPE}"
+# One thread, so that a report leaves the other processors to the worker; each of its statements may take longer.
+_BULK_SECONDS_MAX: Final = 600
+BULK_SETTINGS: Final = (
+    f" SETTINGS max_execution_time = {_BULK_SECONDS_MAX}, {_SHAPE}, max_threads = 1,"
+    " format_csv_null_representation = '', output_format_csv_crlf_end_of_line = 1,"
+    " query_plan_remove_redundant_sorting = 0"
 )
 _CODE: Final = re.compile(r"Code: (\d+)")
 _TIMEOUTS: Final = frozenset({159, 160})
@@ -164,12 +169,16 @@ def settled_through(client: Client) -> str:
 
 def select(client: Client, sql: str, binder: Binder) -> list[dict[str, Any]]:
     """Rows of a statement with its bound parameters; times are `...123Z`, the timeline a list of objects."""
-    lines = run(client, sql + _SETTINGS, binder, "JSONEachRow")
-    rows = [orjson.loads(line) for line in lines.split(b"\n") if line]
+    rows = rows_of(run(client, sql + _SETTINGS, binder, "JSONEachRow"))
     if rows and "timeline.event_id" in rows[0]:
         for row in rows:
             row["timeline"] = _timeline(row)
     return rows
+
+
+def rows_of(lines: bytes) -> list[dict[str, Any]]:
+    """The objects of JSON lines."""
+    return [orjson.loads(line) for line in lines.split(b"\n") if line]
 
 
 def run(client: Client, sql: str, binder: Binder, format_: str) -> bytes:
@@ -180,12 +189,15 @@ def run(client: Client, sql: str, binder: Binder, format_: str) -> bytes:
         raise _told(e) from None
 
 
-def write(client: Client, table: str, values: dict[str, tuple[Any, str]]) -> None:
-    """Inserts one row into a table of `mdr`: column to value and type."""
+def write(client: Client, table: str, values: dict[str, tuple[Any, str]], times: dict[str, int] | None = None) -> None:
+    """Inserts one row into a table of `mdr`: column to value and type, and column to ms."""
     b = Binder()
-    placed = ", ".join(b.bind(value, type_) for value, type_ in values.values())
+    placed = [b.bind(value, type_) for value, type_ in values.values()] + [
+        b.instant(ms) for ms in (times or {}).values()
+    ]
+    names = ", ".join([*values, *(times or {})])
     try:
-        client.command(f"INSERT INTO mdr.{table} ({', '.join(values)}) SELECT {placed}", parameters=b.values)
+        client.command(f"INSERT INTO mdr.{table} ({names}) SELECT {', '.join(placed)}", parameters=b.values)
     except (ClickHouseError, OSError) as e:
         raise _told(e) from None
 

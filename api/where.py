@@ -103,6 +103,21 @@ def condition_sql(condition: Condition, binder: Binder) -> str:
             return " OR ".join(f"({condition_sql(p, binder)})" for p in parts) or "0"
 
 
+def dump(condition: Condition) -> list[Any]:
+    """A condition as JSON can hold it; `load` makes it again."""
+    if isinstance(condition, Is):
+        return ["is", condition.column, condition.op, condition.value]
+    return ["every" if isinstance(condition, Every) else "some", *map(dump, condition.parts)]
+
+
+def load(value: list[Any]) -> Condition:
+    """The condition that `dump` wrote."""
+    kind, *rest = value
+    if kind == "is":
+        return Is(*rest)
+    return (Every if kind == "every" else Some)(tuple(map(load, rest)))
+
+
 def scope_sql(scope: Scope, binder: Binder) -> str:
     """The tenancy predicate: the only place where what a caller may see becomes SQL."""
     if scope.accounts is None:
