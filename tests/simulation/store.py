@@ -1,0 +1,156 @@
+"""ClickHouse as the worker sees it, in memory: what `streams.store.Store` promises, and nothing of how.
+
+The same conformance suite runs over this and over the real one. A row replaces another of its key when its version is
+not lower, as in a ReplacingMergeTree read with FINAL.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas.events import Receipt
+from schemas.record import COLUMNS, Record
+from streams.settle import Found, OpenRow
+from streams.store import Checkpoint, Unstorable
+
+Row = tuple[Any, ...]
+_AT = {c.name: n for n, c in enumerate(COLUMNS)}
+_KEY = [_AT[name] for name in ("account_id", "occurred_at", "message_id", "direction")]
+
+
+class Tables:
+    """What is durable; it outlives every worker."""
+
+    def __init__(self) -> None:
+        self.mdrs: dict[Row, Row] = {}
+        self.written: list[tuple[int, str, str, int]] = []  # shard, message_id, direction, settled_at of every row
+        self.open: dict[tuple[int, str, str], OpenRow] = {}
+        self.orphans: dict[Row, tuple[int, int, int, Receipt, int]] = {}  # version, is_deleted, shard, receipt, at
+        self.checkpoints: dict[int, Checkpoint] = {}
+
+
+class MemoryStore:
+    """One worker's access to the tables. `point` is called by name before and after each insert and read."""
+
+    def __init__(self, tables: Tables, point: Callable[[str], None] = lambda name: None) -> None:
+        self.tables = tables
+        self._point = point
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def migrate(self, retention_days: int, body_retention_days: int) -> list[str]:
+        """The tables are always there."""
+        return []
+
+    # ---- writing ----
+
+    def write_records(self, rows: Sequence[Row]) -> list[Unstorable]:
+        """One insert a month, as the real one does."""
+        months: dict[int, list[Row]] = {}
+        for row in rows:
+            months.setdefault(row[_AT["occurred_at"]] // 2_592_000_000, []).append(row)
+        for part in months.values():
+            self._point("before records")
+            for row in part:
+                self._put_record(tuple(row))
+            self._point("after records")
+        return []
+
+    def _put_record(self, row: Row) -> None:
+        key = tuple(row[n] for n in _KEY)
+        version = row[_AT["version"]]
+        known = self.tables.mdrs.get(key)
+        if known is None or version >= known[_AT["version"]]:
+            self.tables.mdrs[key] = row
+        shard, at = row[_AT["shard"]], row[_AT["settled_at"]]
+        self.tables.written.append((shard, row[_AT["message_id"]], row[_AT["direction"]], at))
+
+    def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
+        """All rows in one insert."""
+        if rows:
+            self._point("before open")
+        for row in rows:
+            key = row.shard, row.message_id, row.part
+            known = self.tables.open.get(key)
+            if known is None or row.version >= known.version:
+                self.tables.open[key] = row
+        if rows:
+            self._point("after open")
+        return []
+
+    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]], *, adopted: bool) -> list[Unstorable]:
+        """All rows in one insert."""
+        if orphans:
+            self._point(f"before {'adopted' if adopted else 'orphans'}")
+        version, is_deleted = (2, 1) if adopted else (1, 0)
+        for receipt, at_ms in orphans:
+            key = orphan_key(receipt)
+            known = self.tables.orphans.get(key)
+            if known is None or version >= known[0]:
+                self.tables.orphans[key] = version, is_deleted, shard, msgspec.structs.replace(receipt), at_ms
+        if orphans:
+            self._point(f"after {'adopted' if adopted else 'orphans'}")
+        return []
+
+    def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
+        """All rows in one insert."""
+        self._point("before checkpoint")
+        for row in rows:
+            known = self.tables.checkpoints.get(row.shard)
+            if known is None or row.version >= known.version:
+                self.tables.checkpoints[row.shard] = row
+        self._point("after checkpoint")
+
+    # ---- reading ----
+
+    def lookup(self, ids: Sequence[str]) -> dict[str, Found]:
+        """The latest record of each id and direction, and the orphans."""
+        self._point("lookup")
+        wanted, found = set(ids), dict[str, Found]()
+        for row in sorted(self.tables.mdrs.values(), key=lambda r: r[_AT["version"]]):
+            if row[0] in wanted:
+                record = msgspec.convert(row, Record)
+                found.setdefault(row[0], Found({}, ())).records[record.direction] = record
+        for _, is_deleted, _, receipt, _ in sorted(self.tables.orphans.values(), key=_orphan_order):
+            if receipt.message_id in wanted and (not is_deleted or LOOKUP_SHOWS_ADOPTED):
+                known = found.get(receipt.message_id, Found({}, ()))
+                copy = msgspec.structs.replace(receipt, occurred_at="")
+                found[receipt.message_id] = known._replace(orphans=(*known.orphans, copy))
+        return found
+
+    def checkpoints(self) -> dict[int, Checkpoint]:
+        """The latest of each partition."""
+        self._point("recovery: checkpoints")
+        return dict(self.tables.checkpoints)
+
+    def open_rows(self, shards: Sequence[int]) -> Iterable[Row]:
+        """Rows that are not deleted; texts as bytes."""
+        self._point("recovery: open")
+        rows = [r for r in self.tables.open.values() if r.shard in shards and not r.is_deleted]
+        rows.sort(key=lambda r: (r.shard, r.message_id, r.part))
+        return [(r.shard, r.message_id.encode(), r.part.encode(), r.facts, r.deadline, r.occurred_at) for r in rows]
+
+    def recent_ids(self, shard: int, since_ms: int) -> list[tuple[str, str]]:
+        """Of every row ever written, whatever replaced it since."""
+        self._point("recovery: recent")
+        return [(m, d) for s, m, d, at in self.tables.written if s == shard and at >= since_ms]
+
+    def orphan_ids(self, shard: int) -> list[str]:
+        """Of receipts that still are orphans."""
+        rows = self.tables.orphans.values()
+        return sorted({r.message_id for _, is_deleted, s, r, _ in rows if s == shard and not is_deleted})
+
+
+# Whether `Store.lookup` gives back receipts that were adopted since; the conformance suite keeps this true.
+LOOKUP_SHOWS_ADOPTED = False
+
+
+def orphan_key(r: Receipt) -> Row:
+    """What makes two orphaned receipts one."""
+    return r.message_id, r.event_id, r.state, r.occurred_ms, r.segment
+
+
+def _orphan_order(row: tuple[int, int, int, Receipt, int]) -> Row:
+    return row[4], row[3].occurred_ms, row[3].event_id
