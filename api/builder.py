@@ -120,6 +120,8 @@ class Builder:
             self._make(client, current, draft)
         except _Gone:
             log.info("report %s is given up: it was deleted, or the process ends", report.report_id)
+        except query.Unavailable:
+            raise
         except query.QueryError as e:
             self._fail(client, report, str(e))
         except Exception:

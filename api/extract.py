@@ -19,6 +19,7 @@ PIECE_ROWS: Final = 50_000
 _KEY: Final = "account_id, occurred_at, message_id, direction"
 # What a spreadsheet would take for a formula; a number that was validated as E.164 is none.
 _FORMULA: Final = r"substring({c}, 1, 1) IN ('=', '+', '-', '@', '\t', '\r')"
+_QUOTE: Final = "char(39)"
 _E164: Final = r"'^\\+[1-9][0-9]{6,14}$'"
 _TUPLE: Final = (
     "Array(Tuple(event_id String, state String, occurred_at DateTime64(3, \\'UTC\\'), segment UInt8, error_code String,"
@@ -144,7 +145,7 @@ def _cell_sql(cell: Cell, b: Binder) -> str:
     if "String" not in type_:
         return column
     aside = f" AND NOT match({column}, {_E164})" if name in ("from_number", "to_number") else ""
-    return f"if({_FORMULA.replace('{c}', column)}{aside}, concat(''', {column}), {column})"
+    return f"if({_FORMULA.replace('{c}', column)}{aside}, concat({_QUOTE}, {column}), {column})"
 
 
 def safe(text: str) -> str:

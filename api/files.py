@@ -18,7 +18,7 @@ from api.query import Client
 
 FORMATS: Final = ("csv", "jsonl", "parquet", "xlsx")
 MEDIA_TYPES: Final = {
-    "csv": "text/csv; charset=utf-8",
+    "csv": "text/csv",
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",

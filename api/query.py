@@ -31,7 +31,10 @@ _TIMELINE: Final = tuple(c.name for c in PUBLIC if c.name.startswith("timeline."
 _TIMELINE_KEYS: Final = tuple(name.removeprefix("timeline.") for name in _TIMELINE)
 # The months of versions of one record are the same, so parts of different months need not be merged with each other.
 _FINAL: Final = "do_not_merge_across_partitions_select_final = 1"
-_SHAPE: Final = f"output_format_json_quote_64bit_integers = 0, date_time_output_format = 'iso', {_FINAL}"
+_SHAPE: Final = (
+    "output_format_json_quote_64bit_integers = 0, output_format_json_escape_forward_slashes = 0,"
+    f" date_time_output_format = 'iso', {_FINAL}"
+)
 _SETTINGS: Final = f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, {_SHAPE}"
 # One thread, so that a report leaves the other processors to the worker; each of its statements may take longer.
 _BULK_SECONDS_MAX: Final = 600
@@ -41,11 +44,17 @@ BULK_SETTINGS: Final = (
     " query_plan_remove_redundant_sorting = 0"
 )
 _CODE: Final = re.compile(r"Code: (\d+)")
+# Out of memory, network, too many queries, read-only, keeper and the like.
+_PASSING: Final = frozenset({3, 107, 164, 202, 203, 209, 210, 241, 242, 243, 252, 285, 290, 319, 425, 999})
 _TIMEOUTS: Final = frozenset({159, 160})
 
 
 class QueryError(Exception):
     """The store cannot answer; one sentence without SQL."""
+
+
+class Unavailable(QueryError):
+    """The store cannot answer now; it may later."""
 
 
 class TooSlow(QueryError):
@@ -347,8 +356,10 @@ def _told(error: Exception) -> QueryError:
         return TooSlow(f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows")
     if code and int(code[1]) in (60, 81):
         return QueryError("the store has no tables yet: `mdr migrate` makes them")
-    reason = f"error {code[1]}" if code else type(error).__name__
-    return QueryError(f"ClickHouse cannot answer now ({reason})")
+    if code is None or int(code[1]) in _PASSING:
+        reason = f"error {code[1]}" if code else type(error).__name__
+        return Unavailable(f"ClickHouse cannot answer now ({reason})")
+    return QueryError(f"ClickHouse cannot answer this (error {code[1]})")
 
 
 def pages(client: Client, ask: Listing) -> Iterator[list[dict[str, Any]]]:

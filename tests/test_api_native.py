@@ -74,7 +74,16 @@ def test_without_a_range_the_last_day_is_told(operator: Asker, filled: Filled) -
 def test_filters_select_by_any_scalar_column_tags_and_attributes(operator: Asker) -> None:
     """Each filter gives the rows that hold the value; several values of one column are alternatives."""
     every = operator.get("/mdr/records", limit=1000, **SPAN)["records"]
-    for name in ("state", "account_id", "from_number", "segments", "amount_nanos", "country", "occurred_at", "error_code"):
+    for name in (
+        "state",
+        "account_id",
+        "from_number",
+        "segments",
+        "amount_nanos",
+        "country",
+        "occurred_at",
+        "error_code",
+    ):
         for value in {row[name] for row in every[::29]}:
             told = operator.get("/mdr/records", limit=1000, **SPAN, **{name: value})["records"]
             assert told == [row for row in every if row[name] == value], name
@@ -82,7 +91,9 @@ def test_filters_select_by_any_scalar_column_tags_and_attributes(operator: Asker
     assert both == [row for row in every if row["state"] in ("failed", "received")]
     tags = {tag for row in every for tag in row["tags"]}
     for tag in tags:
-        assert operator.get("/mdr/records", limit=1000, tags=tag, **SPAN)["records"] == [r for r in every if tag in r["tags"]]
+        assert operator.get("/mdr/records", limit=1000, tags=tag, **SPAN)["records"] == [
+            r for r in every if tag in r["tags"]
+        ]
     attributes = {pair for row in every for pair in row["attributes"].items()}
     for key, value in sorted(attributes)[:3]:
         told = operator.get("/mdr/records", limit=1000, **SPAN, **{f"attributes.{key}": value})["records"]
@@ -118,7 +129,10 @@ def test_a_bad_parameter_is_named(operator: Asker, query: str, field: str) -> No
     assert told["field"] == field and field in told["detail"] and told["status"] == 400
 
 
-@pytest.mark.parametrize("text", ["'", "\\", "' OR 1=1 --", "'; DROP TABLE mdr.mdrs; --", "{p0:String}", "%", "\n\t", "\ud83d\ude00", "a\\'b"])
+@pytest.mark.parametrize(
+    "text",
+    ["'", "\\", "' OR 1=1 --", "'; DROP TABLE mdr.mdrs; --", "{p0:String}", "%", "\n\t", "\ud83d\ude00", "a\\'b"],
+)
 def test_a_hostile_value_is_a_value(operator: Asker, text: str) -> None:
     """SQL in a filter selects nothing and breaks nothing."""
     value = text.encode("utf-16", "surrogatepass").decode("utf-16")
@@ -154,7 +168,9 @@ def test_statistics_add_up_to_the_records(operator: Asker) -> None:
     assert one["delivery_ms_p50"] <= one["delivery_ms_p90"] <= one["delivery_ms_p99"]
 
 
-def test_a_credential_works_in_every_form_until_it_is_revoked(http: TestClient[Any], filled: Filled, operator: Asker) -> None:
+def test_a_credential_works_in_every_form_until_it_is_revoked(
+    http: TestClient[Any], filled: Filled, operator: Asker
+) -> None:
     """Basic, Bearer and the x-api headers are one credential; a wrong secret is a 401; revoking ends it at once."""
     account = next(iter(filled.truth.records.values()))["account_id"]
     made = operator.send("POST", "/mdr/credentials", {"account_id": account, "key": "MAXXXXXXXXXXXXXXXXXX"}, 201)
@@ -165,7 +181,13 @@ def test_a_credential_works_in_every_form_until_it_is_revoked(http: TestClient[A
     for headers in forms:
         rows = Asker(http, headers).get("/mdr/records", include="pending", limit=1000)["records"]
         assert rows and {row["account_id"] for row in rows} == {account}
-    for headers in (basic(made["key"], "wrong"), basic("", ""), {"Authorization": "Bearer x"}, {"Authorization": "Basic ?"}, {}):
+    for headers in (
+        basic(made["key"], "wrong"),
+        basic("", ""),
+        {"Authorization": "Bearer x"},
+        {"Authorization": "Basic ?"},
+        {},
+    ):
         Asker(http, headers).get("/mdr/records", status=401)
     Asker(http, forms[0]).get("/mdr/credentials", status=403)
     listed = operator.get("/mdr/credentials")["credentials"]
@@ -256,5 +278,7 @@ def test_probes_tell_the_workers_state(filled: Filled, tmp_path: Path) -> None:
         assert response.status_code == 503 and response.json()["reasons"] == ["recovering"]
         told["ready"] = True
         assert http.get("/readyz").status_code == 200
-        assert Asker(http, basic(*OPERATOR)).get("/mdr/lag")["lag"] == [{"topic": "sends", "partition": 0, "lag_events": 3}]
+        assert Asker(http, basic(*OPERATOR)).get("/mdr/lag")["lag"] == [
+            {"topic": "sends", "partition": 0, "lag_events": 3}
+        ]
         assert http.get("/mdr/lag").status_code == 401

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from api import query
 from api.query import BadCursor, Key, Listing, decode_cursor, encode_cursor
-from api.where import EVERYTHING, Condition, Every, Range, Scope, Some, Is, condition_sql
+from api.where import EVERYTHING, Condition, Every, Is, Range, Scope, Some, condition_sql
 from schemas.times import format_rfc3339
 from streams.simulate import Plan
 from streams.store import Store
@@ -33,7 +33,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     store.close()
 
 
-def all_pages(filled: Filled, where: Condition, limit: int, scope: Scope = ALL, pending: bool = False) -> list[dict[str, Any]]:
+def all_pages(
+    filled: Filled, where: Condition, limit: int, scope: Scope = ALL, pending: bool = False
+) -> list[dict[str, Any]]:
     """Every record of a range, page by page."""
     found: list[dict[str, Any]] = []
     cursor = None
@@ -112,7 +114,9 @@ def holds(condition: Condition, row: dict[str, Any]) -> bool:
             return bool(OPS[op](held, value))
 
 
-WORDS = st.sampled_from(["delivered", "sent", "failed", "outbound", "+1", "", "US", "'", "\\", "a' OR 1=1 --", "%", "{p0:String}"])
+WORDS = st.sampled_from(
+    ["delivered", "sent", "failed", "outbound", "+1", "", "US", "'", "\\", "a' OR 1=1 --", "%", "{p0:String}"]
+)
 TESTS = st.one_of(
     st.builds(Is, st.sampled_from(["state", "direction", "country", "body", "from_number", "attributes.k", "provider"]),
               st.sampled_from(["eq", "ne", "gt", "ge", "lt", "le", "contains", "starts_with", "ends_with"]), WORDS),
@@ -127,7 +131,9 @@ CONDITIONS = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(condition=CONDITIONS, pending=st.booleans())
 def test_a_condition_selects_what_it_says(filled: Filled, condition: Condition, pending: bool) -> None:
     """Any tree of tests, with hostile values too, gives the rows for which it holds in Python."""
@@ -155,19 +161,32 @@ def test_offset_order_and_keyset_agree(filled: Filled) -> None:
     for pending in (False, True):
         every = all_pages(filled, EVERYTHING, 1000, pending=pending)
         for offset in (0, 7, len(every) - 3):
-            assert query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, offset=offset)) == every[offset : offset + 10]
+            assert (
+                query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, offset=offset))
+                == every[offset : offset + 10]
+            )
         down = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, descending=True))
         assert down == every[::-1][:10]
         after = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20])))
         assert after == every[21:26]
-        before = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), descending=True))
+        before = query.listing(
+            client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), descending=True)
+        )
         assert before == every[15:20][::-1]
         ordered = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10_000, order=(("state", True),)))
         assert [r["state"] for r in ordered] == sorted((r["state"] for r in every), reverse=True)
         assert sorted(ids(ordered)) == sorted(ids(every))
 
 
-@given(st.builds(Key, st.integers(0, 1 << 46), st.text(max_size=128), st.sampled_from(["inbound", "outbound"]), st.text(max_size=20)))
+@given(
+    st.builds(
+        Key,
+        st.integers(0, 1 << 46),
+        st.text(max_size=128),
+        st.sampled_from(["inbound", "outbound"]),
+        st.text(max_size=20),
+    )
+)
 def test_a_cursor_comes_back_as_the_key_it_was(key: Key) -> None:
     """Any key survives the way through a cursor."""
     assert decode_cursor(encode_cursor(key)) == key
