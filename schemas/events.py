@@ -160,23 +160,21 @@ def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[byte
     read = msgspec.json.Decoder(kind).decode
 
     def decode_one(key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
+        data = value or b""
         try:
-            event = read(value)  # type: ignore[arg-type]  # None raises like any other unusable value
+            event = read(data)
             if (
-                len(value) > STRING_BYTES_MAX  # type: ignore[arg-type]
-                or (
-                    not value.isascii()  # type: ignore[union-attr]
-                    and not _is_utf8(value)
-                )  # type: ignore[arg-type]
-                or value.count(b"{") + value.count(b"[") > DEPTH_MAX  # type: ignore[union-attr]
-                or problem(event)
-                or event.message_id.encode() != key
-                or event.occurred_ms > clock_ms + FUTURE_MS_MAX
+                len(data) <= STRING_BYTES_MAX
+                and (data.isascii() or _is_utf8(data))
+                and data.count(b"{") + data.count(b"[") <= DEPTH_MAX
+                and not problem(event)
+                and event.message_id.encode() == key
+                and event.occurred_ms <= clock_ms + FUTURE_MS_MAX
             ):
-                return _decode_slowly(kind, problem, key, value, clock_ms)
+                return event
         except Exception:  # msgspec raises RecursionError and UnicodeDecodeError besides its own
-            return _decode_slowly(kind, problem, key, value, clock_ms)
-        return event
+            pass
+        return _decode_slowly(kind, problem, key, value, clock_ms)
 
     return decode_one
 

@@ -114,33 +114,5 @@ def public_columns() -> str:
     return ", ".join(f"`{c.name}`" for c in PUBLIC)
 
 
-def tuple_types() -> str:
-    """The types of a row as it is kept in JSON: instants are integers there."""
-    return ", ".join(_json_type(c.type) for c in COLUMNS)
-
-
-def pending_columns() -> str:
-    """The `SELECT` list that makes a record of the tuple `r`; it is pending and not settled."""
-    return ",\n    ".join(
-        f"{_PENDING.get(c.name) or _from_json(c.type, f'r.{n}')} AS `{c.name}`"
-        for n, c in enumerate(COLUMNS, start=1)
-        if c.name not in PRIVATE
-    )
-
-
-_PENDING: Final = {"record_type": "'pending'"}
-
-
-def _json_type(type_: str) -> str:
-    plain = type_.replace("DateTime64(3, 'UTC')", "Int64").replace("LowCardinality(String)", "String")
-    return plain.replace("'", "\\'")
-
-
-def _from_json(type_: str, value: str) -> str:
-    if type_.startswith("Array(DateTime64"):
-        return f"arrayMap(ms -> fromUnixTimestamp64Milli(ms, 'UTC'), {value})"
-    return f"fromUnixTimestamp64Milli({value}, 'UTC')" if "DateTime64" in type_ else value
-
-
 def _codec(type_: str) -> str:
     return "Delta(8), ZSTD(1)" if type_.startswith("DateTime64") else "ZSTD(1)"

@@ -10,11 +10,10 @@ from typing import Any, Final, TypeVar
 
 import faust
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
-from schemas.record import COLUMNS
 from streams import kafka
 from streams.barrier import Barrier
 from streams.flow import Flow, Found
@@ -27,8 +26,7 @@ log = logging.getLogger(__name__)
 _TICK_S: Final = 0.25
 _REVOKE_TIMEOUT_S: Final = 5.0
 _SAMPLE_EVERY: Final = 997
-_MESSAGE_ID = [c.name for c in COLUMNS].index("message_id")
-_SOURCES = [c.name for c in COLUMNS].index("timeline.source")
+_CUT_BYTES: Final = 1 << 20
 T = TypeVar("T")
 
 
@@ -58,6 +56,7 @@ class Worker:
             self.flow, self.store, self, clock, partitions, settings.flush_interval_ms, settings.checkpoint_interval_ms
         )
         self._ready: dict[int, asyncio.Event] = {}
+        self._stored_offsets: dict[tuple[str, int], int] = {}
         self._worked: dict[TopicPartition, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -73,7 +72,7 @@ class Worker:
         """Migrates the store and begins to consume; `failed` is set when the worker cannot go on."""
         await self._check_store()
         self.failed = asyncio.get_running_loop().create_future()
-        self._producer = kafka.producer(self.settings)
+        self._producer = kafka.producer(self.settings, compression_type="lz4")
         await self._producer.start()
         await self.app.start()
         self._writing = self._spawn(self.barrier.run())
@@ -219,8 +218,9 @@ class Worker:
             await asyncio.sleep(_TICK_S)
             await self._find_ends()
             now_ms = self._clock()
+            partitions = dict(self.flow.partitions)
             for shard, ids in self.flow.tick(now_ms).items():
-                partition = self.flow.partitions[shard]
+                partition = partitions[shard]
                 found = await self._lookup(ids)
                 if self.flow.partitions.get(shard) is partition:
                     partition.resolve_receipts(ids, found, self._clock())
@@ -250,9 +250,8 @@ class Worker:
     async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         if self.flow.partitions:
             await self.barrier.last(_REVOKE_TIMEOUT_S)
-        self.barrier.generation = -1
         self.flow.partitions.clear()
-        self.barrier.done.clear()
+        self.barrier.forget()
         self.ends.clear()
         self._worked.clear()
         self.app.consumer.forget()
@@ -273,6 +272,7 @@ class Worker:
         if generation != self.barrier.generation:
             return
         self.flow.partitions.update(recovered)
+        self.barrier.base = dict(self._stored_offsets)
         for shard in shards:
             self._ready[shard].set()
         log.info("took %d partitions with %d open messages", len(shards), sum(len(p.lives) for p in recovered.values()))
@@ -307,6 +307,8 @@ class Worker:
     def _load_past(self, partition: Partition, stored: Any, now_ms: int) -> None:
         if stored is not None:
             partition.restore_progress(stored)
+            offsets = (stored.sends_offset, stored.receives_offset, stored.receipts_offset)
+            self._stored_offsets |= {(topic, partition.shard): at for topic, at in zip(TOPICS, offsets, strict=True)}
         since_ms = min(stored.remembers_from, now_ms - REMEMBER_MS) if stored else now_ms - REMEMBER_MS
         recent = self._reader.recent_ids(partition.shard, since_ms)
         for direction in ("outbound", "inbound"):
@@ -348,10 +350,8 @@ class Worker:
 
     async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
         """Reads the events of rows that the store refuses back from the log and produces them as dead letters."""
-        for row, detail in bad:
-            sources = row[_SOURCES]
-            assert isinstance(sources, tuple)
-            log.error("a record cannot be stored and becomes dead letters: %s", detail)
+        for _, detail, sources in bad:
+            log.error("a row cannot be stored, its events become dead letters: %s", detail)
             entries = await self._read_back(sources)
             await self._produce([_entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
 
@@ -360,7 +360,14 @@ class Worker:
         topic = self.settings.topic_prefix + kafka.DEAD_LETTERS
         try:
             sent = [await self._producer.send(topic, **letter) for letter in letters]
-            await asyncio.gather(*sent)
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            for letter, outcome in zip(letters, outcomes, strict=True):
+                if isinstance(outcome, MessageSizeTooLargeError):
+                    await self._producer.send_and_wait(topic, **_cut(letter))
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+        except MessageSizeTooLargeError as e:
+            raise StoreError(f"a dead letter is too large even when it is cut: {e}") from None
         except KafkaError as e:
             raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None
 
@@ -368,6 +375,14 @@ class Worker:
 def _entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: str) -> dict[str, Any]:
     headers = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
     return {"key": entry.key, "value": entry.value, "headers": [*entry.headers, *headers]}
+
+
+def _cut(letter: dict[str, Any]) -> dict[str, Any]:
+    """A letter the broker takes: input that was compressed far below its size may be more than a topic allows."""
+    kept = (letter["value"] or b"")[:_CUT_BYTES]
+    told = f"; value cut to {len(kept)} of {len(letter['value'] or b'')} bytes".encode()
+    headers = [(name, value + told if name == "detail" else value) for name, value in letter["headers"]]
+    return letter | {"value": kept, "headers": headers}
 
 
 def _headers(

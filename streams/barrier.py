@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 from streams import join
 from streams.flow import RECEIPTS, RECEIVES, SENDS, TOPICS, Flow
@@ -21,6 +21,8 @@ from streams.store import Checkpoint, Store, Unavailable, Unstorable
 
 log = logging.getLogger(__name__)
 ROWS_MAX: Final = 20_000
+# Open messages that changed, and dead letters: at this many a checkpoint comes early, at twice as many reading waits.
+UNSAVED_MAX: Final = 150_000
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 T = TypeVar("T")
 Offsets = dict[tuple[str, int], int]
@@ -65,7 +67,10 @@ class Barrier:
         self._full = asyncio.Event()
         self._roomy = asyncio.Event()
         self._roomy.set()
+        self._torn = False
         self.done: Offsets = {}
+        # Where the stored checkpoints stood: a partition not heard of since has not gone back.
+        self.base: Offsets = {}
         self.generation = -1
         self._finishing = False
         self.trouble = ""
@@ -86,10 +91,11 @@ class Barrier:
     def did(self, topic: str, shard: int, next_offset: int) -> None:
         """Says that a partition's batch is worked off up to an offset."""
         self.done[topic, shard] = next_offset
-        pending = sum(p.pending() for p in self._flow.partitions.values())
-        if pending >= ROWS_MAX:
+        partitions = self._flow.partitions.values()
+        fill = max(sum(p.pending() for p in partitions) / ROWS_MAX, sum(p.unsaved() for p in partitions) / UNSAVED_MAX)
+        if fill >= 1:
             self._full.set()
-        if pending >= 2 * ROWS_MAX:
+        if fill >= 2:
             self._roomy.clear()
 
     async def room(self) -> None:
@@ -102,7 +108,8 @@ class Barrier:
         while not self._finishing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), self._flush_ms / 1000)
-            due = self._clock_ms() >= next_ms
+            unsaved = sum(p.unsaved() for p in self._flow.partitions.values())
+            due = self._clock_ms() >= next_ms or unsaved >= UNSAVED_MAX
             await self.write(checkpoint=due)
             if due:
                 next_ms = self._clock_ms() + self._checkpoint_ms
@@ -112,18 +119,35 @@ class Barrier:
     async def write(self, *, checkpoint: bool) -> None:
         """Makes one cut durable; with `checkpoint` the offsets follow."""
         async with self._writing:
-            self._full.clear()
-            now_ms = self._clock_ms()
-            generation, offsets = self.generation, dict(self.done)
-            cuts = [self._cut(p, now_ms, checkpoint) for p in self._flow.partitions.values()]
-            await self._write_rows(cuts, now_ms)
-            for cut in cuts:
-                cut.partition.written(self._clock_ms())
-            self._roomy.set()
-            if checkpoint:
-                await self._write_snapshots(cuts, offsets, now_ms)
-                await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
-                self.checkpointed_ms = now_ms
+            if self._torn:
+                return
+            try:
+                await self._write_cut(checkpoint)
+            except BaseException:
+                # What was cut is neither in memory nor in the store: nothing may be committed after it.
+                self._torn = True
+                raise
+
+    async def _write_cut(self, checkpoint: bool) -> None:
+        self._full.clear()
+        now_ms = self._clock_ms()
+        generation, offsets = self.generation, dict(self.done)
+        cuts = [self._cut(p, now_ms, checkpoint) for p in self._flow.partitions.values()]
+        await self._write_rows(cuts, now_ms)
+        for cut in cuts:
+            cut.partition.written(self._clock_ms())
+        if checkpoint:
+            await self._write_snapshots(cuts, offsets, now_ms)
+            await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
+            self.checkpointed_ms = now_ms
+        self._roomy.set()
+
+    def forget(self) -> None:
+        """Says that all partitions were let go: what is taken on next is whole."""
+        self.generation = -1
+        self.done.clear()
+        self.base.clear()
+        self._torn = False
 
     async def last(self, timeout_s: float) -> bool:
         """One more checkpoint, bounded in time; False when it did not get through.
@@ -151,8 +175,10 @@ class Barrier:
             await self._retry("dead letters", lambda: self._kafka.bury(letters))
         bad = await self._in_thread("records", self._write_records, [c.rows for c in cuts], now_ms)
         for cut in cuts:
-            if cut.rows.orphans or cut.rows.adopted:
-                await self._in_thread("orphans", self._write_orphans, cut.rows, now_ms)
+            bad += await self._in_thread("orphans", self._store.write_orphans, cut.rows.shard, cut.rows.orphans)
+        await self._bury(bad)
+
+    async def _bury(self, bad: list[Unstorable]) -> None:
         if bad:
             await self._retry("dead letters", lambda: self._kafka.bury_unstorable(bad))
 
@@ -165,22 +191,24 @@ class Barrier:
         self.rows_written += len(rows)
         return bad
 
-    def _write_orphans(self, rows: Rows, now_ms: int) -> None:
-        self._store.write_orphans(rows.shard, rows.orphans, adopted=False)
-        self._store.write_orphans(rows.shard, [(r, now_ms) for r in rows.adopted], adopted=True)
-
     async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
         rows: list[OpenRow] = []
         marks: list[Checkpoint] = []
-        for cut in cuts:
-            if cut.snapshot is not None:
-                rows += cut.snapshot.rows
-                marks.append(_checkpoint(cut.partition.shard, self._partitions, cut.snapshot, offsets, now_ms))
-        await self._in_thread("open messages", self._store.write_open, rows)
+        snapshots = [(cut.partition, cut.snapshot) for cut in cuts if cut.snapshot is not None]
+        for partition, snapshot in snapshots:
+            rows += snapshot.rows
+            marks.append(_checkpoint(partition.shard, self._partitions, snapshot, self.base | offsets, now_ms))
+        bad = await self._in_thread("open messages", self._store.write_open, rows)
+        await self._bury(bad)
+        for partition, snapshot in snapshots:
+            # Only now do other rows hold what was adopted.
+            adopted = [(receipt, now_ms) for receipt in snapshot.adopted]
+            await self._in_thread("orphans", self._store.drop_orphans, partition.shard, adopted)
         await self._in_thread("checkpoint", self._store.write_checkpoints, marks)
-        for cut in cuts:
-            if cut.snapshot is not None:
-                cut.partition.saved(cut.snapshot)
+        for partition, snapshot in snapshots:
+            partition.saved(snapshot)
+        for row, *_ in bad:
+            self._flow.partitions[cast(int, row[0])].forget(cast(str, row[1]))
 
     async def _in_thread(self, what: str, call: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()

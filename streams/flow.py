@@ -40,7 +40,6 @@ class Flow:
         is not done.
         """
         partition = self.partitions[shard]
-        partition.counts.events += len(entries)
         events = self._decode(partition, topic, entries, now_ms)
         if topic == RECEIPTS:
             partition.add_receipts(events, now_ms)
@@ -49,6 +48,8 @@ class Flow:
             held = partition.add_sends(events, now_ms)
         else:
             held = partition.add_receives(events, now_ms)
+        # A held event counts once something is done with it, so that a checkpoint in between adds up.
+        partition.counts.events += len(entries) - len(held)
         if not held:
             partition.advance(topic, entries, now_ms)
         return held
@@ -60,6 +61,7 @@ class Flow:
         partition = self.partitions[shard]
         resolve = partition.resolve_sends if topic == SENDS else partition.resolve_receives
         resolve(held, found, now_ms)
+        partition.counts.events += len(held)
         partition.advance(topic, entries, now_ms)
 
     def _decode(self, partition: Partition, topic: str, entries: Sequence[Entry], now_ms: int) -> list[tuple]:  # type: ignore[type-arg]  # the topic decides which event

@@ -285,3 +285,37 @@ def _restore_send(r: Record, event_id: str, source: str, own: Carrier) -> Send:
         group_to=r.group_to, replaced_sender=r.replaced_sender, registration_type=r.registration_type, tags=r.tags,
         attributes=r.attributes, occurred_ms=r.occurred_at, source=source,
     )  # fmt: skip
+
+
+_decode_life = msgspec.json.Decoder(Life).decode
+
+
+def sources(facts: bytes) -> tuple[str, ...]:
+    """The log entries that a saved message was made of, as `topic:partition:offset`."""
+    life = _decode_life(facts) if facts else Life()
+    own = (life.send.source,) if life.send is not None else ()
+    return own + tuple(r.source for r in life.receipts)
+
+
+# ---- how ClickHouse reads an open message ----------------------------------------------------------------------
+
+_SQL_TYPES: Final[dict[str, str]] = {
+    "segments": "UInt8", "segment": "UInt8", "~ms": "Int64", "media_urls": "Array(String)",
+    "group_to": "Array(String)", "tags": "Array(String)", "attributes": "Map(String, String)",
+}  # fmt: skip
+
+
+def receipt_type() -> str:
+    """The members of a receipt as ClickHouse reads its JSON; the message's id is left out."""
+    return _members(Receipt, without=("message_id", "occurred_at"))
+
+
+def facts_type() -> str:
+    """The members of a `Life` as ClickHouse reads `open_messages.facts`."""
+    send = _members(Send, without=("message_id", "account_id", "occurred_at"))
+    return f"send Tuple({send}), receipts Array(Tuple({receipt_type()}))"
+
+
+def _members(kind: type[Struct], without: tuple[str, ...]) -> str:
+    names = [f.encode_name for f in msgspec.structs.fields(kind) if f.name not in without]
+    return ", ".join(f"`{name}` {_SQL_TYPES.get(name, 'String')}" for name in names)

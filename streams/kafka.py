@@ -18,6 +18,8 @@ from streams.settings import Settings
 DEAD_LETTERS: Final = "dead-letters"
 _INPUT_BYTES_MAX: Final = 2 << 20
 _DEAD_BYTES_MAX: Final = 4 << 20
+# Before compression; what a fetch can bring must go back out as a dead letter.
+_REQUEST_BYTES_MAX: Final = 256 << 20
 _REPLICAS_MAX: Final = 3
 _CONNECT_TIMEOUT_S: Final = 20
 
@@ -80,7 +82,7 @@ def _reason(error: BaseException) -> str:
 def producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose sends are durable once awaited; for callers that keep it."""
     return AIOKafkaProducer(
-        **client_options(settings), acks="all", enable_idempotence=True, max_request_size=_DEAD_BYTES_MAX + 65536,
+        **client_options(settings), acks="all", enable_idempotence=True, max_request_size=_REQUEST_BYTES_MAX,
         request_timeout_ms=30_000, **options,
     )  # fmt: skip
 

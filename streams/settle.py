@@ -68,7 +68,6 @@ class OpenRow(NamedTuple):
     occurred_at: int
     deadline: int
     facts: bytes
-    record: bytes
     version: int
     is_deleted: int
 
@@ -101,19 +100,22 @@ class Found(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is finished; `adopted` are receipts that leave `orphan_receipts`."""
+    """What is finished."""
 
     shard: int
     settled: list[Life]
     inbound: list[Receive]
     orphans: list[tuple[Receipt, int]]
-    adopted: list[Receipt]
 
 
 class Snapshot(NamedTuple):
-    """What is open and changed since the last one, and where the partition stands."""
+    """What is open and changed since the last one, and where the partition stands.
+
+    `adopted` are receipts that leave `orphan_receipts`, once the rows that now hold them are durable.
+    """
 
     rows: list[OpenRow]
+    adopted: list[Receipt]
     frozen: dict[str, tuple[Life, bytes]]
     marks: dict[str, int]
     settled_through: int
@@ -161,6 +163,7 @@ class Partition:
         self._orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._flushing_orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._adopted: list[Receipt] = []
+        self._held: set[str] = set()
         self._taken_ms = self._settled_from_ms = now_ms
 
     # ---- events --------------------------------------------------------------------------------------------
@@ -169,7 +172,6 @@ class Partition:
         """Merges sends in log order; returns those to ask the store about, to be given to `resolve_sends`."""
         suspects = self._suspects([s.message_id for s, _ in events], "outbound")
         held: list[Held] = []
-        held_ids: set[str] = set()
         for send, entry in events:
             mid = send.message_id
             life = self._life(mid)
@@ -178,10 +180,10 @@ class Partition:
             elif (
                 (suspects and hash(mid) in suspects)
                 or entry.timestamp - send.occurred_ms > REMEMBER_MS
-                or (held_ids and mid in held_ids)
+                or (self._held and mid in self._held)
             ):  # fmt: skip
                 held.append(Held(send, entry, self._unwritten_orphans(mid)))
-                held_ids.add(mid)
+                self._held.add(mid)
             else:
                 self._open(send, entry, life, now_ms)
         return held
@@ -236,9 +238,10 @@ class Partition:
         return suspects | self._orphaned.seen(wanted) if direction == "outbound" else suspects
 
     def _life(self, mid: str) -> Life | None:
+        return self._open_life(mid) or self.fresh.get(mid) or self.flushing.get(mid)
+
+    def _open_life(self, mid: str) -> Life | None:
         life = self.lives.get(mid)
-        if life is None:
-            return self.fresh.get(mid) or self.flushing.get(mid)
         if isinstance(life, bytes):
             life = self.lives[mid] = _thawed(life)
         return life
@@ -340,22 +343,19 @@ class Partition:
         for send, entry, unwritten in held:
             assert isinstance(send, Send)
             mid = send.message_id
+            self._held.discard(mid)
             life = self._life(mid)
             known = found.get(mid, Found({}, ()))
             orphans = (*known.orphans, *unwritten)
             if life is not None and life.send is not None:
                 self._repeated(life.send, send, entry, "sends")
-                continue
-            if orphans:
-                life = self._adopt(mid, life, orphans)
-            if "outbound" in known.records:
+            elif "outbound" in known.records:
                 stored = join.restore(known.records["outbound"])
                 assert stored.send is not None
                 self._repeated(stored.send, send, entry, "sends")
-                if life is not None:
-                    self._merge_waiting(mid, life, stored, now_ms)
+                self._merge_waiting(mid, life, stored, orphans, now_ms)
             else:
-                self._open(send, entry, life, now_ms)
+                self._open(send, entry, self._adopt(mid, life, orphans) if orphans else life, now_ms)
 
     def resolve_receives(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held receives, in log order, now that the store was asked."""
@@ -378,49 +378,62 @@ class Partition:
     def resolve_receipts(self, asked: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with waiting receipts: into the settled record if the store has one, else they wait on."""
         for mid in asked:
-            life = self._life(mid)
-            if life is None or life.settled_ms or life.send is not None:
+            life = self._open_life(mid)
+            if life is None or life.send is not None:
                 continue
-            record = found[mid].records.get("outbound") if mid in found else None
-            if record is None:
+            known = found.get(mid, Found({}, ()))
+            if "outbound" in known.records:
+                self._merge_waiting(mid, life, join.restore(known.records["outbound"]), known.orphans, now_ms)
+            else:
                 life.asked = True
                 self._dirty.add(mid)  # else a snapshot under way would bring back the bytes from before
-            else:
-                self._merge_waiting(mid, life, join.restore(record), now_ms)
 
-    def _merge_waiting(self, mid: str, life: Life, stored: Life, now_ms: int) -> None:
-        self._drop(mid, life)
-        self.waiting -= 1
-        for receipt in life.receipts:
-            outcome = join.add_receipt(stored, receipt)
-            if outcome == "merged":
-                self._mark_amended(mid, stored, now_ms)
-            else:
-                self.counts.merged -= 1  # counted as merged when it began to wait
-                self._count_receipt(outcome, receipt, None)
-
-    def _unwritten_orphans(self, mid: str) -> tuple[Receipt, ...]:
-        return tuple(r for orphans in (self._flushing_orphans, self._orphans) for r, _ in orphans.get(mid, ()))
+    def _merge_waiting(
+        self, mid: str, life: Life | None, stored: Life, orphans: tuple[Receipt, ...], now_ms: int
+    ) -> None:
+        """Merges orphans, and receipts that wait, into a record of the store."""
+        merged = self._merge_orphans(stored, orphans)
+        if life is not None:
+            self._drop(mid, life)
+            self.waiting -= 1
+            merged += self._merge_waited(stored, life.receipts)
+        for _ in range(merged):
+            self._mark_amended(mid, stored, now_ms)
 
     def _adopt(self, mid: str, life: Life | None, orphans: tuple[Receipt, ...]) -> Life:
         """A waiting life of orphans and of the receipts that came since, oldest first."""
         adopted = Life()
-        for receipt in orphans:
-            join.add_receipt(adopted, receipt)
-        self._adopted += adopted.receipts
-        self.counts.adopted += len(adopted.receipts)
-        for receipt in life.receipts if life else ():
-            outcome = join.add_receipt(adopted, receipt)
-            if outcome != "merged":
-                self.counts.merged -= 1
-                self._count_receipt(outcome, receipt, None)
+        self._merge_orphans(adopted, orphans)
         if life is None:
             self.waiting += 1
         else:
             self._leave_wheels(life)
             adopted.parts = life.parts
+            self._merge_waited(adopted, life.receipts)
         self.lives[mid] = adopted
         return adopted
+
+    def _merge_orphans(self, life: Life, orphans: tuple[Receipt, ...]) -> int:
+        """How many joined; they were counted when they were read, whatever becomes of them now."""
+        merged = sum(join.add_receipt(life, receipt) == "merged" for receipt in orphans)
+        self._adopted += orphans
+        self.counts.adopted += merged
+        return merged
+
+    def _merge_waited(self, life: Life, receipts: tuple[Receipt, ...]) -> int:
+        """How many joined; they were counted as merged when they began to wait."""
+        merged = 0
+        for receipt in receipts:
+            outcome = join.add_receipt(life, receipt)
+            if outcome == "merged":
+                merged += 1
+            else:
+                self.counts.merged -= 1
+                self._count_receipt(outcome, receipt, None)
+        return merged
+
+    def _unwritten_orphans(self, mid: str) -> tuple[Receipt, ...]:
+        return tuple(r for orphans in (self._flushing_orphans, self._orphans) for r, _ in orphans.get(mid, ()))
 
     # ---- time ----------------------------------------------------------------------------------------------
 
@@ -437,12 +450,14 @@ class Partition:
         """Settles and orphans what is due by now; returns ids of waiting receipts to ask the store about."""
         self._place_young()
         for mid in self._ends.upto(self.marks["receipts"]):
-            life = self._life(mid)
+            life = self._open_life(mid)
             if life is not None and life.send is not None and life.deadline_ms < self.marks["receipts"]:
                 self._settle(mid, life, now_ms)
         for mid in self._waits.upto(self.marks["sends"]):
-            life = self._life(mid)
-            if life is not None and life.send is None and life.asked and life.deadline_ms < self.marks["sends"]:
+            life = self._open_life(mid)
+            if life is None or life.send is not None or mid in self._held:
+                continue
+            if life.asked and life.deadline_ms < self.marks["sends"]:
                 self._orphan(mid, life, now_ms)
         for recent in self._recent.values():
             recent.forget(now_ms - REMEMBER_MS, min(self.marks["sends"], self.marks["receives"]) - REMEMBER_MS)
@@ -475,8 +490,8 @@ class Partition:
         due: list[str] = []
         while self._asks and self._asks[0][0] < self.marks["sends"]:
             mid = self._asks.popleft()[1]
-            life = self._life(mid)
-            if life is not None and not life.settled_ms and life.send is None and not life.asked:
+            life = self._open_life(mid)
+            if life is not None and life.send is None and not life.asked:
                 due.append(mid)
         return due
 
@@ -485,6 +500,17 @@ class Partition:
     def pending(self) -> int:
         """How many finished rows wait to be taken."""
         return len(self.fresh) + len(self.fresh_inbound)
+
+    def unsaved(self) -> int:
+        """How many open messages and dead letters wait for the next checkpoint."""
+        return len(self._dirty) + len(self.dead)
+
+    def forget(self, message_id: str) -> None:
+        """Lets go of an open message that the store refuses."""
+        life = self._open_life(message_id)
+        if life is not None:
+            self.waiting -= life.send is None
+            self._drop(message_id, life)
 
     def take(self, now_ms: int) -> Rows:
         """Takes what is finished; `written` must follow before the next `take`."""
@@ -495,8 +521,7 @@ class Partition:
         self.fresh, self.fresh_inbound = {}, {}
         self._flushing_orphans, self._orphans = self._orphans, {}
         orphans = [orphan for group in self._flushing_orphans.values() for orphan in group]
-        adopted, self._adopted = self._adopted, []
-        return Rows(self.shard, list(self.flushing.values()), list(self.flushing_inbound.values()), orphans, adopted)
+        return Rows(self.shard, list(self.flushing.values()), list(self.flushing_inbound.values()), orphans)
 
     def written(self, now_ms: int) -> None:
         """Says that what was taken last is durable: from here on only the ids are remembered."""
@@ -508,7 +533,7 @@ class Partition:
     def snapshot(self, now_ms: int) -> Snapshot:
         """What is open and changed since the last snapshot; call it together with `take`."""
         self._place_young()
-        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", b"", v, 1) for mid, part, v in self._gone]
+        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", v, 1) for mid, part, v in self._gone]
         self._gone = []
         frozen: dict[str, tuple[Life, bytes]] = {}
         for mid in self._dirty:
@@ -523,25 +548,24 @@ class Partition:
         through = min(self.marks["sends"], self.marks["receives"], self._earliest_ms())
         oldest_ms = min(recent.remembers_from_ms(now_ms) for recent in self._recent.values())
         counts = msgspec.structs.replace(self.counts)
-        return Snapshot(rows, frozen, dict(self.marks), through, oldest_ms, len(self.lives), counts)
+        adopted, self._adopted = self._adopted, []
+        return Snapshot(rows, adopted, frozen, dict(self.marks), through, oldest_ms, len(self.lives), counts)
 
     def _part_tombstones(self, mid: str, life: Life) -> list[OpenRow]:
-        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", b"", TOMBSTONE, 1) for part in life.parts]
+        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", TOMBSTONE, 1) for part in life.parts]
         life.saved, life.parts = True, ()
         return rows
 
     def _open_row(self, mid: str, life: Life, send: Send, facts: bytes) -> OpenRow:
-        record = _encode(join.outbound_row(life, send, self.shard))
         at = send.occurred_ms, life.deadline_ms
-        return OpenRow(self.shard, mid, "", send.account_id, *at, facts, record, 1 + len(life.receipts), 0)
+        return OpenRow(self.shard, mid, "", send.account_id, *at, facts, 1 + len(life.receipts), 0)
 
     def _waiting_rows(self, mid: str, life: Life) -> list[OpenRow]:
         parts = {f"{r.event_id}\0{r.state}\0{r.occurred_ms}\0{r.segment}": r for r in life.receipts}
         life.parts = tuple(parts)
+        at = 0, life.deadline_ms
         return [
-            OpenRow(
-                self.shard, mid, part, "", 0, life.deadline_ms, _encode(Life(None, (r,), life.deadline_ms)), b"", 1, 0
-            )
+            OpenRow(self.shard, mid, part, "", *at, _encode(Life(None, (r,), life.deadline_ms)), 1, 0)
             for part, r in parts.items()
         ]
 
@@ -554,7 +578,7 @@ class Partition:
     def _earliest_ms(self) -> int:
         """The smallest `occurred_at` still open; the largest time there is when nothing is."""
         for ids in self._occurred.ascending():
-            lives = [self._life(mid) for mid in ids]
+            lives = [self._open_life(mid) for mid in ids]
             times = [life.send.occurred_ms for life in lives if life is not None and life.send is not None]
             if times:
                 return min(times)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
@@ -22,6 +22,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from schemas import record
 from schemas.events import Receipt
 from schemas.record import COLUMNS, Column, Record
+from streams import join
 from streams.settle import Found, OpenRow
 
 DATABASE: Final = "mdr"
@@ -66,10 +67,11 @@ class Checkpoint(NamedTuple):
 
 
 class Unstorable(NamedTuple):
-    """A row the store refuses, and why."""
+    """A row the store refuses, why, and the log entries (`topic:partition:offset`) it was made of."""
 
     row: tuple[object, ...]
     detail: str
+    sources: tuple[str, ...] = ()
 
 
 _MILLIS: Final = "DateTime64(3, 'UTC')"
@@ -185,25 +187,22 @@ class Store:
 
     def write_records(self, rows: Sequence[tuple[object, ...]]) -> list[Unstorable]:
         """Inserts rows of `Record`, one insert a month; returns the rows that cannot be stored."""
-        return [bad for part in _by_month(rows) for bad in self._write("mdrs", COLUMNS, part)]
+        bad = [bad for part in _by_month(rows) for bad in self._write("mdrs", COLUMNS, part)]
+        return [b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
 
     def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
         """Inserts rows of `open_messages`."""
-        return self._write("open_messages", _OPEN_COLUMNS, rows)
+        bad = self._write("open_messages", _OPEN_COLUMNS, rows)
+        return [b._replace(sources=join.sources(cast(bytes, b.row[_FACTS]))) for b in bad]
 
-    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]], *, adopted: bool) -> list[Unstorable]:
-        """Inserts receipts that never met a message, or takes out those that now have."""
-        version, is_deleted = (2, 1) if adopted else (1, 0)
-        return self._write(
-            "orphan_log", _ORPHAN_COLUMNS,
-            [
-                (
-                    r.message_id, r.event_id, r.state, r.occurred_ms, r.error_code, r.vendor_error_code, r.provider,
-                    r.segment, r.source, r.mcc, r.mnc, r.rate, r.carrier_fee, at_ms, shard, version, is_deleted,
-                )
-                for r, at_ms in orphans
-            ],
-        )  # fmt: skip
+    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
+        """Inserts receipts that never met a message, each with the time it was given up."""
+        bad = self._write("orphan_log", _ORPHAN_COLUMNS, [_orphan_row(r, ms, shard, 1, 0) for r, ms in orphans])
+        return [b._replace(sources=(cast(str, b.row[_ORPHAN_SOURCE]),)) for b in bad]
+
+    def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
+        """Takes out receipts that met their message after all."""
+        self._write("orphan_log", _ORPHAN_COLUMNS, [_orphan_row(r, ms, shard, 2, 1) for r, ms in adopted])
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
         """Inserts where partitions stand."""
@@ -278,8 +277,8 @@ class Store:
         return [(m, d) for m, d in self.query(sql, {"shard": shard, "since": since_ms})]
 
     def orphan_ids(self, shard: int) -> list[str]:
-        """Message ids of the receipts that never met a message."""
-        sql = "SELECT DISTINCT message_id FROM orphan_log FINAL WHERE shard = {shard:UInt16}"
+        """Message ids of receipts that were given up once, also if they were adopted since."""
+        sql = "SELECT DISTINCT message_id FROM orphan_log WHERE shard = {shard:UInt16}"
         return [m for (m,) in self.query(sql, {"shard": shard})]
 
     def query(self, sql: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
@@ -310,8 +309,8 @@ def _migrations() -> tuple[tuple[str, tuple[str, ...]], ...]:
     fill = {
         "{columns}": record.table_columns(),
         "{public}": record.public_columns(),
-        "{pending}": record.pending_columns(),
-        "{tuple}": record.tuple_types(),
+        "{facts}": join.facts_type(),
+        "{receipt}": join.receipt_type(),
     }
     files = sorted(resources.files("schemas").joinpath("sql").iterdir(), key=lambda f: f.name)
     return tuple(
@@ -343,9 +342,18 @@ _LOOKUP_RECORDS: Final = (
     " ORDER BY t.version DESC LIMIT 1 BY t.message_id, t.direction"
 )
 _LOOKUP_ORPHANS: Final = (
-    f"SELECT {select_columns(_ORPHAN_COLUMNS[:13])} FROM orphan_log AS t FINAL"  # noqa: S608  # our own column names
-    " WHERE message_id IN {ids:Array(String)} ORDER BY t.orphaned_at, t.occurred_at, t.event_id"
+    f"SELECT {select_columns(_ORPHAN_COLUMNS[:13])} FROM orphan_log AS t"  # noqa: S608  # our own column names
+    # Also those adopted before: merging knows them again, and a stale worker may have adopted them in vain.
+    " WHERE message_id IN {ids:Array(String)}"
+    " ORDER BY t.version LIMIT 1 BY message_id, event_id, state, occurred_at, segment"
 )
+
+
+def _orphan_row(r: Receipt, at_ms: int, shard: int, version: int, is_deleted: int) -> tuple[object, ...]:
+    return (
+        r.message_id, r.event_id, r.state, r.occurred_ms, r.error_code, r.vendor_error_code, r.provider, r.segment,
+        r.source, r.mcc, r.mnc, r.rate, r.carrier_fee, at_ms, shard, version, is_deleted,
+    )  # fmt: skip
 
 
 def _orphan(row: Sequence[Any]) -> Receipt:
@@ -371,6 +379,9 @@ def _orphan(row: Sequence[Any]) -> Receipt:
 
 
 _OCCURRED_AT: Final = [c.name for c in COLUMNS].index("occurred_at")
+_SOURCES: Final = [c.name for c in COLUMNS].index("timeline.source")
+_FACTS: Final = OpenRow._fields.index("facts")
+_ORPHAN_SOURCE: Final = [c.name for c in _ORPHAN_COLUMNS].index("source")
 _DAY_MS: Final = 86_400_000
 
 

@@ -76,8 +76,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
         self,
         consumer: Any,
         active_partitions: Any,
-        timeout: Any = None,
-        max_records: Any = None,  # noqa: ASYNC109
+        timeout: Any = None,  # noqa: ASYNC109  # the signature is Faust's
+        max_records: Any = None,
     ) -> Any:
         records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         # Read in the same step as the records, so that a position never runs ahead of what was handed over with it.

@@ -17,7 +17,6 @@ CREATE TABLE IF NOT EXISTS open_messages (
     occurred_at DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     deadline DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     facts String CODEC(ZSTD(1)),
-    record String CODEC(ZSTD(1)),
     version UInt64 CODEC(ZSTD(1)),
     is_deleted UInt8,
     written_at DateTime DEFAULT now() CODEC(Delta(4), ZSTD(1))

@@ -2,16 +2,71 @@
 CREATE OR REPLACE VIEW mdr AS
 SELECT {public} FROM mdrs FINAL;
 
--- What is open, shown as records; one that was settled since its last checkpoint is a record already.
+-- What is open, shown as records: the facts folded as the worker folds them, for the states a message can be open in.
+-- One that was settled since its last checkpoint is a record already.
 CREATE OR REPLACE VIEW pending AS
-SELECT {pending}
-FROM (
-    SELECT JSONExtract(record, 'Tuple({tuple})') AS r
-    FROM open_messages FINAL
-    WHERE record != '' AND (account_id, occurred_at, message_id) NOT IN (
-        SELECT account_id, occurred_at, message_id FROM mdrs
-        WHERE direction = 'outbound' AND occurred_at >= (SELECT min(occurred_at) FROM open_messages WHERE record != '')
-    )
+WITH
+    JSONExtract(facts, 'Tuple({facts})') AS life,
+    life.send AS s,
+    arraySort(r -> (-toInt8(r.state = 'sent'), r.`~ms`, r.event_id, r.state, r.segment), life.receipts) AS strongest,
+    arraySort(
+        r -> (r.`~ms`, r.state = 'sent', r.event_id, r.state, r.segment),
+        arrayPushFront(
+            life.receipts,
+            CAST(
+                (s.event_id, 'queued', 0, '', '', '', '', '', '', '', s.`~ms`, s.`~at`), 'Tuple({receipt})'
+            )
+        )
+    ) AS steps,
+    if(has(steps.state, 'sent'), 'sent', 'queued') AS is_state,
+    -- Decimal strings to nanos by hand: the embedded build has no decimals from strings.
+    if(arrayExists(r -> r.rate != '', strongest), arrayFirst(r -> r.rate != '', strongest).rate, s.rate) AS rate_text,
+    if(
+        arrayExists(r -> r.carrier_fee != '', strongest), arrayFirst(r -> r.carrier_fee != '', strongest).carrier_fee,
+        s.carrier_fee
+    ) AS fee_text,
+    splitByChar('.', if(rate_text = '', '0', rate_text)) AS rate_text_parts,
+    toInt64(rate_text_parts[1]) * 1000000000 + toInt64(substring(concat(rate_text_parts[2], '000000000'), 1, 9)) AS is_rate,
+    splitByChar('.', if(fee_text = '', '0', fee_text)) AS fee_text_parts,
+    toInt64(fee_text_parts[1]) * 1000000000 + toInt64(substring(concat(fee_text_parts[2], '000000000'), 1, 9)) AS is_fee
+SELECT
+    message_id, account_id, s.subaccount_id AS subaccount_id, s.profile_id AS profile_id,
+    s.connection_id AS connection_id, 'outbound' AS direction, 'pending' AS record_type, is_state AS state,
+    if(s.message_type = '', 'sms', s.message_type) AS message_type, s.`from` AS from_number, s.`to` AS to_number,
+    s.number_type AS number_type, s.body AS body, s.media_urls AS media_urls, s.encoding AS encoding,
+    s.segments AS segments, 0 AS segments_delivered, 0 AS segments_failed,
+    if(arrayExists(r -> r.mcc != '', strongest), arrayFirst(r -> r.mcc != '', strongest).mcc, s.mcc) AS mcc,
+    if(arrayExists(r -> r.mnc != '', strongest), arrayFirst(r -> r.mnc != '', strongest).mnc, s.mnc) AS mnc,
+    s.country AS country,
+    if(arrayExists(r -> r.provider != '', strongest), arrayFirst(r -> r.provider != '', strongest).provider, s.provider) AS provider,
+    arrayFirst(r -> r.state = is_state AND r.error_code != '', strongest).error_code AS error_code,
+    arrayFirst(r -> r.state = is_state AND r.vendor_error_code != '', strongest).vendor_error_code
+        AS vendor_error_code,
+    is_rate AS rate_nanos, is_fee AS carrier_fee_nanos, (is_rate + is_fee) * s.segments AS amount_nanos,
+    if(s.currency = '', 'USD', s.currency) AS currency, s.campaign_id AS campaign_id,
+    s.campaign_status AS campaign_status, s.powerpack_id AS powerpack_id, s.conversation_id AS conversation_id,
+    s.conversation_origin AS conversation_origin, s.callback_url AS callback_url, s.requester_ip AS requester_ip,
+    s.user_data AS user_data, s.external_number AS external_number, s.billing_number AS billing_number,
+    s.group_to AS group_to, s.replaced_sender AS replaced_sender, s.registration_type AS registration_type,
+    s.tags AS tags, s.attributes AS attributes, occurred_at,
+    if(
+        is_state = 'sent',
+        fromUnixTimestamp64Milli(arrayMin(r -> if(r.state = 'sent', r.`~ms`, toInt64(9223372036854775807)), strongest), 'UTC'),
+        NULL
+    ) AS sent_at,
+    CAST(NULL, 'Nullable(DateTime64(3, \'UTC\'))') AS final_at,
+    toDateTime64(0, 3, 'UTC') AS settled_at,
+    CAST(NULL, 'Nullable(DateTime64(3, \'UTC\'))') AS amended_at,
+    toUInt16(0) AS amendments,
+    steps.event_id AS `timeline.event_id`, steps.state AS `timeline.state`,
+    arrayMap(ms -> fromUnixTimestamp64Milli(ms, 'UTC'), steps.`~ms`) AS `timeline.occurred_at`,
+    steps.segment AS `timeline.segment`, steps.error_code AS `timeline.error_code`,
+    steps.`~at` AS `timeline.source`,
+    toUInt64(if(is_state = 'sent', 2, 1)) * 4294967296 + length(steps) AS version
+FROM open_messages FINAL
+WHERE part = '' AND (account_id, occurred_at, message_id) NOT IN (
+    SELECT account_id, occurred_at, message_id FROM mdrs
+    WHERE direction = 'outbound' AND occurred_at >= (SELECT min(occurred_at) FROM open_messages WHERE part = '')
 );
 
 CREATE OR REPLACE VIEW messages AS

@@ -1,0 +1,89 @@
+"""A partition under any order, repetition, batching, look-up, write and crash, against the oracle."""
+
+from itertools import combinations
+from typing import Any, Final
+from unittest.mock import patch
+
+import pytest
+from hypothesis import example, given, settings
+
+from schemas.record import Record
+from streams import join
+from tests import oracle
+from tests.entries import NOON_MS, event
+from tests.histories import HISTORIES, Arrival, History, Run, plain
+from tests.inmemory import MemoryStore
+
+MANY: Final = 500
+
+
+def assert_as_judged(run: Run) -> None:
+    """What the store and the dead letters hold is what the oracle says of the log."""
+    expected, store = run.outcome(), run.worker.store
+    assert len({(r.direction, r.message_id) for r in store.mdrs.values()}) == len(store.mdrs), "two of one message"
+    assert {(r.direction, r.message_id): plain(r) for r in store.mdrs.values()} == expected.records
+    assert store.orphans().keys() == expected.orphans
+    assert dict(run.worker.kafka.letters) == {(t, at): r for (t, _, at), r in expected.dead_letters.items()}
+    assert not list(store.open_rows()) and not run.worker.partition.lives, "something is still open"
+
+
+def known(row: Record) -> set[tuple[Any, ...]]:
+    """What a record knows: its timeline without where it was read."""
+    steps = row.timeline_event_id, row.timeline_state, row.timeline_occurred_at, row.timeline_segment
+    return set(zip(*steps, strict=True))
+
+
+def assert_less_knowledge_loses(store: MemoryStore) -> None:
+    """Of all rows ever written of a message, one that knows less has a lower version; equal versions are equal rows."""
+    for rows in store.history.values():
+        for a, b in combinations(rows, 2):
+            if known(a) < known(b):
+                assert a.version < b.version
+            elif known(b) < known(a):
+                assert b.version < a.version
+            elif known(a) == known(b):
+                assert a.version == b.version and plain(a) == plain(b)
+
+
+_SEND: Final = Arrival("sends", event("sends", event_id="e1"), 0)
+_LATE_SEND: Final = Arrival("sends", event("sends", at_ms=NOON_MS - 7_200_000, event_id="e1"), 0)
+_SENT: Final = Arrival("receipts", event("receipts", event_id="r1", state="sent"), 0)
+# Adopted by a message that stays open, then a crash before, in and after the next checkpoint.
+_ADOPTED: Final = [("calm", 1, 6_000, True), ("calm", 1, 10, False)]
+
+
+@settings(max_examples=MANY)
+@given(HISTORIES)
+@example(History([_SENT, _SEND], [*_ADOPTED, ("crash",)]))
+@example(History([_SENT, _LATE_SEND], [*_ADOPTED, ("write", True, [], 1)]))
+@example(History([_SENT, _LATE_SEND], [*_ADOPTED, ("write", True, [], 2)]))
+@example(History([_SENT, _LATE_SEND], [*_ADOPTED, ("write", True, [], 3)]))
+@example(History([_LATE_SEND], [("arrive", 1), ("begin", "sends", 1), ("write", True, [], None), ("crash",)]))
+def test_however_a_log_is_read_its_outcome_is_the_same(history: History) -> None:
+    """Records, orphans and dead letters depend on the log alone, not on batches, ticks, writes, look-ups or crashes."""
+    run = Run(history)
+    assert_as_judged(run)
+    assert_less_knowledge_loses(run.worker.store)
+
+
+@settings(max_examples=MANY // 5)
+@given(HISTORIES)
+def test_the_first_receipts_of_a_message_stay_however_they_are_read(history: History) -> None:
+    """With room for three receipts a message, every receipt is merged, a repeat, a dead letter or an orphan."""
+    with patch.object(join, "RECEIPTS_MAX", 3), patch.object(oracle, "MOST_RECEIPTS", 3):
+        run = Run(history)
+        assert_less_knowledge_loses(run.worker.store)
+        if not run.worker.partition.counts.orphaned:
+            assert_as_judged(run)
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+@pytest.mark.parametrize("state", ["sent", "delivered"])
+def test_a_log_read_in_batches_of_any_size_is_read_alike(cut: int, state: str) -> None:
+    """The same log in batches of one to five entries, with a crash after each, gives the same records."""
+    log = [_SEND, *(Arrival("receipts", event("receipts", event_id=f"r{n}", state=state), 0) for n in range(5))]
+    steps: list[Any] = [("arrive", 6), ("read", "sends", cut)]
+    for _ in range(6):
+        steps += [("read", "receipts", cut), ("write", False, [], None), ("write", True, [], None), ("crash",)]
+    run = Run(History(log, steps))
+    assert_as_judged(run)
