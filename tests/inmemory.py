@@ -67,14 +67,20 @@ class MemoryStore:
                 self.open[key] = row
         return []
 
-    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]], *, adopted: bool) -> list[Unstorable]:
+    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         self.before_write("orphans")
-        version = 2 if adopted else 1
-        for r, _at_ms in orphans:
+        self._log_orphans(1, orphans)
+        return []
+
+    def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
+        self.before_write("adopted")
+        self._log_orphans(2, adopted)
+
+    def _log_orphans(self, version: int, receipts: Sequence[tuple[Receipt, int]]) -> None:
+        for r, _at_ms in receipts:
             key = (r.message_id, r.event_id, r.state, r.occurred_ms, r.segment)
             if key not in self.orphan_log or version >= self.orphan_log[key][0]:
                 self.orphan_log[key] = version, r
-        return []
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
         self.before_write("checkpoint")
@@ -88,10 +94,10 @@ class MemoryStore:
         for row in sorted(self.mdrs.values(), key=lambda r: r.version):
             if row.message_id in ids:
                 found.setdefault(row.message_id, Found({}, ())).records[row.direction] = row
-        for key in sorted(self.orphans()):
+        for key in sorted(self.orphan_log):  # those adopted before, too
             if key[0] in ids:
                 known = found.get(key[0], Found({}, ()))
-                found[key[0]] = known._replace(orphans=(*known.orphans, self.orphans()[key]))
+                found[key[0]] = known._replace(orphans=(*known.orphans, self.orphan_log[key][1]))
         return found
 
     def orphans(self) -> dict[OrphanKey, Receipt]:
@@ -194,6 +200,8 @@ class Worker:
         if stored is not None:
             partition.restore_progress(cast(Any, stored))
             since_ms = min(since_ms, stored.remembers_from)
+            offsets = stored.sends_offset, stored.receives_offset, stored.receipts_offset
+            self.barrier.base = {(topic, SHARD): at for topic, at in zip(TOPICS, offsets, strict=True)}
         rows = [r for r in self.store.mdrs.values() if r.settled_at >= since_ms]
         for direction in ("outbound", "inbound"):
             ids = [r.message_id for r in rows if r.direction == direction]
