@@ -295,9 +295,11 @@ def compare_letters(expected: Outcome, letters: list[dict[str, Any]], values: di
         place = headers["topic"].removeprefix(PREFIX), int(headers["partition"]), int(headers["offset"])
         if found.setdefault(place, headers["reason"]) != headers["reason"]:
             wrong.append(f"dead letter {place} has two reasons")
-    wrong += [
-        f"dead letter {p}: {found.get(p)}, not {r}" for p, r in expected.dead_letters.items() if found.get(p) != r
-    ]
+    # A copy of a receipt that is one too many is told as a dead letter or as a duplicate, as the batches fall.
+    copies = {letter["value"] for letter in letters if dict(letter["headers"])["reason"] == b"too_many_events"}
+    missing = {p: r for p, r in expected.dead_letters.items() if found.get(p) != r}
+    missing = {p: r for p, r in missing.items() if r != "too_many_events" or values.get(p) not in copies}
+    wrong += [f"dead letter {p}: {found.get(p)}, not {r}" for p, r in missing.items()]
     return wrong + [f"dead letter {p} should be none: {r}" for p, r in found.items() if p not in expected.dead_letters]
 
 
