@@ -103,6 +103,10 @@ STEPS: Final = st.lists(
     min_size=6, max_size=STEPS_MAX,
 )  # fmt: skip
 HISTORIES: Final = st.builds(History, LOGS, STEPS)
+# Another worker takes the partition; what this one had cut by then is written some time after.
+_TAKEN: Final = st.tuples(st.sampled_from(["take_over", "write_stale", "write_stale"]))
+TAKEN_STEPS: Final = st.lists(st.one_of(_SMALL, _CALM, _CALM, _WRITE, _TAKEN), min_size=6, max_size=STEPS_MAX)
+TAKEN: Final = st.builds(History, LOGS, TAKEN_STEPS)
 
 
 class Run:

@@ -165,6 +165,7 @@ class Worker:
         self.log: dict[str, list[LogEntry]] = {topic: [] for topic in TOPICS}
         self.store = MemoryStore()
         self.kafka = MemoryLog()
+        self.stale: Barrier | None = None
         self.start()
 
     def produce(self, topic: str, broker_ms: int, fields: dict[str, Any]) -> None:
@@ -207,6 +208,17 @@ class Worker:
             ids = [r.message_id for r in rows if r.direction == direction]
             partition.remember(direction, ids, since_ms, self.clock_ms)
         partition.remember_orphans({key[0] for key in self.store.orphans()}, self.clock_ms)
+
+    def take_over(self) -> None:
+        """Another worker takes the partition; this one has a checkpoint under way, which `write_stale` ends."""
+        self.stale = self.barrier
+        self.start()
+
+    def write_stale(self) -> None:
+        """The worker that lost the partition writes what it had cut; its commit is refused."""
+        if self.stale is not None:
+            run(self.stale.write(checkpoint=True))
+        self.stale = None
 
     @property
     def partition(self) -> Partition:

@@ -11,7 +11,7 @@ from schemas.record import Record
 from streams import join
 from tests import oracle
 from tests.entries import NOON_MS, event
-from tests.histories import HISTORIES, Arrival, History, Run, plain
+from tests.histories import HISTORIES, TAKEN, Arrival, History, Run, plain
 from tests.inmemory import MemoryStore
 
 MANY: Final = 500
@@ -47,9 +47,13 @@ def assert_less_knowledge_loses(store: MemoryStore) -> None:
 
 _SEND: Final = Arrival("sends", event("sends", event_id="e1"), 0)
 _LATE_SEND: Final = Arrival("sends", event("sends", at_ms=NOON_MS - 7_200_000, event_id="e1"), 0)
+_DELIVERED: Final = Arrival("receipts", event("receipts", event_id="r1"), 0)
+_FAILED: Final = Arrival("receipts", event("receipts", event_id="r2", state="failed"), 0)
 _SENT: Final = Arrival("receipts", event("receipts", event_id="r1", state="sent"), 0)
 # Adopted by a message that stays open, then a crash before, in and after the next checkpoint.
 _ADOPTED: Final = [("calm", 1, 6_000, True), ("calm", 1, 10, False)]
+# The partition is lost after the send was read and before it was saved.
+_LOST: Final = [("arrive", 1), ("read", "sends", 1), ("take_over",)]
 
 
 @settings(max_examples=MANY)
@@ -64,6 +68,15 @@ def test_however_a_log_is_read_its_outcome_is_the_same(history: History) -> None
     run = Run(history)
     assert_as_judged(run)
     assert_less_knowledge_loses(run.worker.store)
+
+
+@settings(max_examples=MANY // 2)
+@given(TAKEN)
+@example(History([_SEND, _DELIVERED, _FAILED], [*_LOST, ("calm", 1, 10, True), ("write_stale",), ("crash",)]))
+def test_what_a_stale_owner_still_writes_loses(history: History) -> None:
+    """A worker that lost its partition and writes on, whenever, changes nothing of what its successor makes."""
+    run = Run(history)
+    assert_as_judged(run)
 
 
 @settings(max_examples=MANY // 5)
