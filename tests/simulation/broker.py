@@ -203,7 +203,7 @@ class App:
     async def _fetch(self) -> None:
         random = self.process.world.random
         while not self.closing:
-            await asyncio.sleep(random.uniform(0.02, 0.25))
+            await asyncio.sleep(random.uniform(0.05, 0.5))
             for tp in self.assigned:
                 queue = self.queues[tp.topic.removeprefix(PREFIX)]
                 if not queue.full() and random.random() < 0.7:
