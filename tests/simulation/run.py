@@ -132,6 +132,14 @@ class Run:
         process.spawn(self._life(process, app))
 
     async def _life(self, process: Process, app: App) -> None:
+        try:
+            await self._live(process, app)
+        except Exception as e:
+            self.result.wrong.append(f"{process.name} gave up: {type(e).__name__}: {e}")
+            self.tell("".join(traceback.format_exception(e)))
+            self.died(process, f"its own {e!r}")
+
+    async def _live(self, process: Process, app: App) -> None:
         worker = SimWorker(self.settings, self.shards, app, lambda: self.world.now_ms)
         self.workers.append((process, worker, app))
         try:
@@ -140,12 +148,7 @@ class Run:
             self.died(process, "start")
             return
         assert worker.failed is not None
-        try:
-            await worker.failed
-        except Exception as e:
-            self.result.wrong.append(f"{process.name} gave up: {type(e).__name__}: {e}")
-            self.tell("".join(traceback.format_exception(e)))
-            self.died(process, f"its own {e!r}")
+        await worker.failed
 
     async def _terminate(self, process: Process, worker: SimWorker) -> None:
         self.result.terms += 1
@@ -344,7 +347,7 @@ def environment() -> Iterator[SimpleNamespace]:
         stack.enter_context(patch.object(agents, "check_private_names", lambda: None))
         stack.enter_context(patch.object(agents, "_TICK_S", 0.4))
         stack.enter_context(patch.object(agents, "Store", lambda url: held.run.store()))
-        stack.enter_context(patch.object(kafka, "producer", lambda settings: held.run.producer()))
+        stack.enter_context(patch.object(kafka, "producer", lambda *_, **__: held.run.producer()))
         stack.enter_context(patch.object(kafka, "read_back", read_back))
         stack.enter_context(patch.object(logging.getLogger("streams"), "disabled", True))
         for name in ("streams.agents", "streams.barrier"):

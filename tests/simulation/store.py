@@ -80,19 +80,27 @@ class MemoryStore:
             self._point("after open")
         return []
 
-    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]], *, adopted: bool) -> list[Unstorable]:
+    def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """All rows in one insert."""
-        if orphans:
-            self._point(f"before {'adopted' if adopted else 'orphans'}")
-        version, is_deleted = (2, 1) if adopted else (1, 0)
-        for receipt, at_ms in orphans:
+        self._put_orphans("orphans", shard, orphans, 1, 0)
+        return []
+
+    def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
+        """All rows in one insert."""
+        self._put_orphans("adopted", shard, adopted, 2, 1)
+
+    def _put_orphans(
+        self, what: str, shard: int, rows: Sequence[tuple[Receipt, int]], version: int, is_deleted: int
+    ) -> None:
+        if not rows:
+            return
+        self._point(f"before {what}")
+        for receipt, at_ms in rows:
             key = orphan_key(receipt)
             known = self.tables.orphans.get(key)
             if known is None or version >= known[0]:
                 self.tables.orphans[key] = version, is_deleted, shard, msgspec.structs.replace(receipt), at_ms
-        if orphans:
-            self._point(f"after {'adopted' if adopted else 'orphans'}")
-        return []
+        self._point(f"after {what}")
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
         """All rows in one insert."""
@@ -113,8 +121,8 @@ class MemoryStore:
             if row[0] in wanted:
                 record = msgspec.convert(row, Record)
                 found.setdefault(row[0], Found({}, ())).records[record.direction] = record
-        for _, is_deleted, _, receipt, _ in sorted(self.tables.orphans.values(), key=_orphan_order):
-            if receipt.message_id in wanted and (not is_deleted or LOOKUP_SHOWS_ADOPTED):
+        for _, _, _, receipt, _ in sorted(self.tables.orphans.values(), key=_orphan_order):
+            if receipt.message_id in wanted:  # also those adopted since
                 known = found.get(receipt.message_id, Found({}, ()))
                 copy = msgspec.structs.replace(receipt, occurred_at="")
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, copy))
@@ -138,13 +146,8 @@ class MemoryStore:
         return [(m, d) for s, m, d, at in self.tables.written if s == shard and at >= since_ms]
 
     def orphan_ids(self, shard: int) -> list[str]:
-        """Of receipts that still are orphans."""
-        rows = self.tables.orphans.values()
-        return sorted({r.message_id for _, is_deleted, s, r, _ in rows if s == shard and not is_deleted})
-
-
-# Whether `Store.lookup` gives back receipts that were adopted since; the conformance suite keeps this true.
-LOOKUP_SHOWS_ADOPTED = False
+        """Of receipts that were orphans once."""
+        return sorted({r.message_id for _, _, s, r, _ in self.tables.orphans.values() if s == shard})
 
 
 def orphan_key(r: Receipt) -> Row:
@@ -153,4 +156,4 @@ def orphan_key(r: Receipt) -> Row:
 
 
 def _orphan_order(row: tuple[int, int, int, Receipt, int]) -> Row:
-    return row[4], row[3].occurred_ms, row[3].event_id
+    return row[0], row[4], row[3].occurred_ms, row[3].event_id
