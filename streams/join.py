@@ -21,10 +21,13 @@ order is arrival order here: one partition is read by one worker, and what a sto
 Receives are records of their own and never meet receipts.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from schemas.events import Message, Receipt, Receive, Send
 from schemas.money import format_nanos, parse_nanos
@@ -93,97 +96,92 @@ def _time_order(r: Receipt) -> tuple[int, int, str, str, int]:
 
 def outbound_row(life: Life, send: Send, shard: int) -> tuple[object, ...]:
     """The record of an outbound message as a row of `Record`, in column order."""
-    strongest = sorted(life.receipts, key=_strength)
-    winner = strongest[0] if strongest and strongest[0].state != QUEUED else None
-    state = winner.state if winner else QUEUED
-    error_code, vendor_error_code = _errors(strongest, state)
+    receipts = life.receipts
+    strongest = sorted(receipts, key=_strength) if len(receipts) > 1 else receipts
+    state = strongest[0].state if strongest else QUEUED
+    error_code, vendor_error_code, provider, mcc, mnc, rate, fee = _carried(strongest, state)
+    final_at = strongest[0].occurred_ms if RANK[state] >= FINAL_RANK else None
+    ordered = _by_time(receipts)
     own = (send.provider, send.mcc, send.mnc, send.rate, send.carrier_fee)
-    provider, mcc, mnc, rate, fee = _overrides(strongest, own)
-    delivered, failed = _parts(strongest, send.segments)
-    steps = _steps(life.receipts, send)
     return _row(
-        send, shard,
-        direction="outbound", record_type=_OUTBOUND_TYPE.get(state, "incomplete"), state=state,
-        parts=(delivered, failed), carrier=(mcc, mnc, provider), errors=(error_code, vendor_error_code),
-        money=(parse_nanos(rate) or 0, parse_nanos(fee) or 0),
-        sent_at=min((r.occurred_ms for r in strongest if r.state == SENT), default=None),
-        final_at=winner.occurred_ms if winner and is_final(winner) else None,
-        settled=(life.settled_ms, life.amended_ms or None, life.amendments), steps=steps,
-        version=_version(RANK[state], len(steps)), facts=_facts(life.receipts, own),
+        astuple(send), shard,
+        ("outbound", _OUTBOUND_TYPE.get(state, "incomplete"), state),
+        _parts(strongest, send.segments) if final_at is not None else (0, 0),
+        (mcc or own[1], mnc or own[2], send.country, provider or own[0], error_code, vendor_error_code),
+        (parse_nanos(rate or own[3]) or 0, parse_nanos(fee or own[4]) or 0),
+        (
+            send.occurred_ms, next((r.occurred_ms for r in strongest if r.state == SENT), None), final_at,
+            life.settled_ms, life.amended_ms or None, life.amendments,
+        ),
+        _steps(ordered, send),
+        ((RANK[state] + 1) << _VERSION_RANK_SHIFT) + 1 + len(receipts), _facts(ordered, own),
     )  # fmt: skip
 
 
 def inbound_row(receive: Receive, settled_ms: int, shard: int) -> tuple[object, ...]:
     """The record of an inbound message as a row of `Record`, in column order."""
-    state = FAILED if receive.error_code else RECEIVED
-    step = (receive.event_id, state, receive.occurred_ms, 0, receive.error_code, receive.source)
+    error = receive.error_code
+    state = FAILED if error else RECEIVED
     return _row(
-        receive, shard,
-        direction="inbound", record_type="error" if receive.error_code else "complete", state=state,
-        parts=(0, 0), carrier=(receive.mcc, receive.mnc, receive.provider),
-        errors=(receive.error_code, receive.vendor_error_code),
-        money=(parse_nanos(receive.rate) or 0, parse_nanos(receive.carrier_fee) or 0),
-        sent_at=None, final_at=receive.occurred_ms, settled=(settled_ms, None, 0), steps=[step],
-        version=_version(FINAL_RANK, 1), facts="",
+        astuple(receive), shard,
+        ("inbound", "error" if error else "complete", state), (0, 0),
+        (receive.mcc, receive.mnc, receive.country, receive.provider, error, receive.vendor_error_code),
+        (parse_nanos(receive.rate) or 0, parse_nanos(receive.carrier_fee) or 0),
+        (receive.occurred_ms, None, receive.occurred_ms, settled_ms, None, 0),
+        [(receive.event_id, state, receive.occurred_ms, 0, error, receive.source)],
+        ((FINAL_RANK + 1) << _VERSION_RANK_SHIFT) + 1, "",
     )  # fmt: skip
 
 
 _OUTBOUND_TYPE: Final = {DELIVERED: "complete"} | dict.fromkeys(FAILURES, "error")
+_NO_ATTRIBUTES: Final[dict[str, str]] = {}
 Step = tuple[str, str, int, int, str, str]
+Receipts = Sequence[Receipt]
+
+
+def _run(first: str, last: str) -> slice:
+    """Fields of a message that are columns of a record, side by side and in the same order."""
+    names = Message.__struct_fields__
+    return slice(names.index(first), names.index(last) + 1)
+
+
+_WHO: Final = _run("message_id", "connection_id")
+_WHAT: Final = _run("message_type", "segments")
+_MORE: Final = _run("currency", "tags")
+_SEGMENTS: Final = Message.__struct_fields__.index("segments")
+_ATTRIBUTES: Final = Message.__struct_fields__.index("attributes")
 
 
 def _row(
-    m: Message, shard: int, *, direction: str, record_type: str, state: str, parts: tuple[int, int],
-    carrier: tuple[str, str, str], errors: tuple[str, str], money: tuple[int, int], sent_at: int | None,
-    final_at: int | None, settled: tuple[int, int | None, int], steps: list[Step], version: int, facts: str,
+    m: tuple[Any, ...], shard: int, outcome: tuple[str, str, str], parts: tuple[int, int], carrier: tuple[str, ...],
+    money: tuple[int, int], times: tuple[int | None, ...], steps: list[Step], version: int, facts: str,
 ) -> tuple[object, ...]:  # fmt: skip
     return (
-        m.message_id, m.account_id, m.subaccount_id, m.profile_id, m.connection_id, direction, record_type, state,
-        m.message_type, m.from_number, m.to_number, m.number_type, m.body, m.media_urls, m.encoding, m.segments,
-        *parts, carrier[0], carrier[1], m.country, carrier[2], *errors, *money, sum(money) * m.segments, m.currency,
-        m.campaign_id, m.campaign_status, m.powerpack_id, m.conversation_id, m.conversation_origin, m.callback_url,
-        m.requester_ip, m.user_data, m.external_number, m.billing_number, m.group_to, m.replaced_sender,
-        m.registration_type, m.tags, m.attributes or {}, m.occurred_ms, sent_at, final_at, *settled,
-        *zip(*steps, strict=True), version, shard, facts,
+        *m[_WHO], *outcome, *m[_WHAT], *parts, *carrier, *money, (money[0] + money[1]) * m[_SEGMENTS], *m[_MORE],
+        m[_ATTRIBUTES] or _NO_ATTRIBUTES, *times, *zip(*steps, strict=True), version, shard, facts,
     )  # fmt: skip
 
 
-def _version(rank: int, facts: int) -> int:
-    return ((rank + 1) << _VERSION_RANK_SHIFT) + facts
-
-
-def _errors(strongest: list[Receipt], state: str) -> tuple[str, str]:
-    """The first codes carried in the winning state; `strongest` has equal ranks by time."""
-    error_code = vendor_error_code = ""
+def _carried(strongest: Receipts, state: str) -> tuple[str, str, str, str, str, str, str]:
+    """Codes from receipts in the winning state, the rest from any: each the first that carries one, strongest first."""
+    error_code = vendor_error_code = provider = mcc = mnc = rate = fee = ""
     for r in strongest:
         if r.state == state:
             error_code = error_code or r.error_code
             vendor_error_code = vendor_error_code or r.vendor_error_code
-    return error_code, vendor_error_code
-
-
-Carrier = tuple[str, str, str, str, str]
-
-
-def _overrides(strongest: list[Receipt], own: Carrier) -> Carrier:
-    """Provider, mcc, mnc, rate and fee: each from the strongest receipt that carries it, else the send's own."""
-    provider = mcc = mnc = rate = fee = ""
-    for r in strongest:
         provider = provider or r.provider
         mcc = mcc or r.mcc
         mnc = mnc or r.mnc
         rate = rate or r.rate
         fee = fee or r.carrier_fee
-    return provider or own[0], mcc or own[1], mnc or own[2], rate or own[3], fee or own[4]
+    return error_code, vendor_error_code, provider, mcc, mnc, rate, fee
 
 
-def _parts(strongest: list[Receipt], segments: int) -> tuple[int, int]:
+def _parts(strongest: Receipts, segments: int) -> tuple[int, int]:
     """How many parts were delivered and how many failed; each counts once, by its strongest state."""
+    if len(strongest) == 1 and not strongest[0].segment:
+        return (segments, 0) if strongest[0].state == DELIVERED else (0, segments)
     finals = [r for r in strongest if is_final(r)]
-    if not finals:
-        return 0, 0
-    if not any(r.segment for r in finals):
-        return (segments, 0) if finals[0].state == DELIVERED else (0, segments)
     delivered = failed = 0
     for part in range(1, segments + 1):
         best = next((r.state for r in finals if r.segment in (0, part)), "")
@@ -192,25 +190,31 @@ def _parts(strongest: list[Receipt], segments: int) -> tuple[int, int]:
     return delivered, failed
 
 
-def _steps(receipts: tuple[Receipt, ...], send: Send) -> list[Step]:
-    steps: list[Step] = [
-        (r.event_id, r.state, r.occurred_ms, r.segment, r.error_code, r.source)
-        for r in sorted(receipts, key=_time_order)
-    ]
-    first = (send.event_id, QUEUED, send.occurred_ms, 0, "", send.source)
+def _by_time(receipts: Receipts) -> Receipts:
+    for earlier, later in pairwise(receipts):
+        if earlier.occurred_ms >= later.occurred_ms:
+            return sorted(receipts, key=_time_order)
+    return receipts
+
+
+def _steps(ordered: Receipts, send: Send) -> list[Step]:
+    steps = [(r.event_id, r.state, r.occurred_ms, r.segment, r.error_code, r.source) for r in ordered]
     at = 0
     while at < len(steps) and (steps[at][2], RANK[steps[at][1]], steps[at][0]) < (send.occurred_ms, 0, send.event_id):
         at += 1
-    steps.insert(at, first)
+    steps.insert(at, (send.event_id, QUEUED, send.occurred_ms, 0, "", send.source))
     return steps
 
 
 # ---- a record back into the facts it was made of ---------------------------------------------------------------
 
 
-def _facts(receipts: tuple[Receipt, ...], own: Carrier) -> str:
+Carrier = tuple[str, str, str, str, str]
+
+
+def _facts(ordered: Receipts, own: Carrier) -> str:
     """What the public columns do not hold: the send's own values, and each receipt's, in timeline order."""
-    extras = [_extras(r) for r in sorted(receipts, key=_time_order)]
+    extras = [_extras(r) for r in ordered]
     return _encode([own, extras]).decode() if any(map(any, extras)) else ""
 
 

@@ -165,7 +165,7 @@ SETTINGS: Final[dict[str, _Setting]] = {
         lambda text: Path(text).absolute(), "./data", "broker, embedded store, reports, local credential"
     ),
     "http": _Setting(_address, "127.0.0.1:8080", "where the API listens"),
-    "flush_interval": _Setting(_duration("50ms", "1m"), "500ms", "finished records are inserted this often"),
+    "flush_interval": _Setting(_duration("50ms", "1m"), "1s", "finished records are inserted this often"),
     "checkpoint_interval": _Setting(_duration("100ms", "10m"), "5s", "open messages are saved and offsets committed"),
     "retention_days": _Setting(_integer(1, 3650), "90", "days a record is kept after it settled"),
     "body_retention_days": _Setting(_integer(1, 3650), "30", "days a body is kept after its record settled"),

@@ -28,8 +28,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
-POLL_RECORDS_MAX: Final = 5_000
-_FETCH_BYTES_MAX: Final = 4 << 20
+POLL_RECORDS_MAX: Final = 4_000
+_FETCH_BYTES_MAX: Final = 1 << 20
+# Of log time, by which one partition may be read ahead of another.
+_AHEAD_MS_MAX: Final = 10_000
 
 
 class TransportMoved(Exception):
@@ -46,11 +48,20 @@ class Batch(NamedTuple):
     next_offset: int
 
 
+def _states(consumer: Any) -> list[tuple[Any, Any]]:
+    """What aiokafka knows of each assigned partition."""
+    assignment = consumer._subscription.subscription.assignment
+    return [(tp, assignment.state_value(tp)) for tp in assignment.tps] if assignment is not None else []
+
+
 class _Thread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
+    newest_ms: dict[TopicPartition, int]
+
     def _create_worker_consumer(self, transport: "Transport") -> aiokafka.AIOKafkaConsumer:
         options = transport.consumer_options
+        self.newest_ms = {}
         self._assignor = RangePartitionAssignor
         return aiokafka.AIOKafkaConsumer(
             group_id=self.app.conf.id,
@@ -79,15 +90,31 @@ class _Thread(driver.AIOKafkaConsumerThread):
         timeout: Any = None,  # noqa: ASYNC109  # the signature is Faust's
         max_records: Any = None,
     ) -> Any:
-        records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        wanted = self._abreast(consumer, active_partitions)
+        records = await super()._fetch_records(consumer, wanted, timeout, max_records)
+        for tp, entries in records.items():
+            if entries:
+                self.newest_ms[tp] = entries[-1].timestamp
         # Read in the same step as the records, so that a position never runs ahead of what was handed over with it.
-        assignment = consumer._subscription.subscription.assignment
-        positions = {}
-        for tp in assignment.tps if assignment is not None else ():
-            state = assignment.state_value(tp)
-            if state.has_valid_position:
-                positions[tp] = state.position
-        return records, positions
+        return records, {tp: state.position for tp, state in _states(consumer) if state.has_valid_position}
+
+    def _abreast(self, consumer: Any, active: Any) -> Any:
+        """The partitions to read from now: in a backlog none runs far ahead of the slowest.
+
+        What belongs together then meets in memory soon, however unevenly the broker hands out its topics.
+        """
+        behind = [
+            self.newest_ms.get(tp, 0)
+            for tp, state in _states(consumer)
+            if tp in active
+            and state.has_valid_position
+            and state.highwater is not None
+            and state.position < state.highwater
+        ]
+        if not behind:
+            return active
+        limit_ms = min(behind) + _AHEAD_MS_MAX
+        return {tp for tp in active if self.newest_ms.get(tp, 0) <= limit_ms}
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """Commits, unless the group has moved on since `generation`; False when refused."""
@@ -160,6 +187,7 @@ class _Consumer(driver.Consumer):
         """Starts counting anew: what was handed out before a rebalance will never be worked off."""
         self.positions.clear()
         self.handed.clear()
+        self._thread.newest_ms.clear()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's stall warnings measure acks, which these topics do not have."""
