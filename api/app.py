@@ -189,8 +189,13 @@ async def _call(app: _App, route: Route, request: Request[Any, Any, Any]) -> Cal
     nobody = auth.Caller("", "", frozenset(), query.Scope(()))
     return Call(
         route.method, path, _names(route.path, path), parse_query(request.scope["query_string"]), headers, body,
-        app.config.http_url.rstrip("/") or str(request.base_url).rstrip("/"), nobody, app.config.clock_ms(),
+        _base_url(app, request), nobody, app.config.clock_ms(),
     )  # fmt: skip
+
+
+def _base_url(app: _App, request: Request[Any, Any, Any]) -> str:
+    """The address the client used, so that links lead back the same way."""
+    return str(request.base_url).rstrip("/") if "host" in request.headers else app.config.http_url.rstrip("/")
 
 
 def _names(template: str, path: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from schemas.record import PUBLIC
 
-Op = Literal["eq", "ne", "gt", "ge", "lt", "le", "like", "contains", "starts_with", "ends_with", "in", "has_any"]
+Op = Literal["eq", "ne", "gt", "ge", "lt", "le", "like", "contains", "starts_with", "ends_with", "in", "has_any", "md5"]
 Value = str | int | Sequence[str] | Sequence[int]
 
 TYPES: Final = {c.name: c.type for c in PUBLIC}
@@ -32,6 +32,7 @@ _TEMPLATES: Final[dict[Op, str]] = {
     "ends_with": "endsWith({c}, {p})",
     "in": "{c} IN {p}",
     "has_any": "hasAny({c}, {p})",
+    "md5": "lower(hex(MD5({c}))) = {p}",
 }
 
 

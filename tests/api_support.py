@@ -53,8 +53,8 @@ def write(store: Store, flow: Flow, now_ms: int) -> None:
         done = [join.outbound_row(life, life.send, p.shard) for life in rows.settled if life.send is not None]
         done += [join.inbound_row(receive, now_ms, p.shard) for receive in rows.inbound]
         assert not store.write_records(done)
-        store.write_orphans(p.shard, rows.orphans, adopted=False)
-        store.write_orphans(p.shard, [(r, now_ms) for r in rows.adopted], adopted=True)
+        store.write_orphans(p.shard, rows.orphans)
+        store.drop_orphans(p.shard, [(r, now_ms) for r in snapshot.adopted])
         store.write_open(snapshot.rows)
         store.write_checkpoints([_checkpoint(p.shard, 1, snapshot, {}, now_ms)])
         p.saved(snapshot)
@@ -112,10 +112,10 @@ def fill(store: Store, plan: Plan, until_ms: int | None = None) -> Filled:
 def served(url: str, data_dir: Path, clock: Clock, **options: Any) -> Iterator[TestClient[Any]]:
     """The application upon a store, asked in-process."""
     config = AppConfig(
-        connect=lambda: connect(url), data_dir=data_dir, operator=OPERATOR, http_url="http://testserver", clock_ms=clock,
+        connect=lambda: connect(url), data_dir=data_dir, operator=OPERATOR, http_url="http://testserver.local", clock_ms=clock,
         **{"requests_per_s": 1e6, "burst": 1_000_000} | options,
     )  # fmt: skip
-    with TestClient(create_app(config), raise_server_exceptions=False) as client:
+    with TestClient(create_app(config), raise_server_exceptions=False, base_url="http://testserver.local") as client:
         yield client
 
 

@@ -52,7 +52,7 @@ def walk(asker: Asker, path: str, **params: Any) -> list[dict[str, Any]]:
         assert (link is None) == (response.json()["next_cursor"] is None)
         if link is None:
             return found
-        match = re.fullmatch(r"<http://testserver(.*)>; rel=\"next\"", link)
+        match = re.fullmatch(r"<http://testserver.local(.*)>; rel=\"next\"", link)
         assert match
         response = asker.client.get(match[1], headers=asker.headers)
 

@@ -145,7 +145,7 @@ def test_a_file_read_again_equals_the_records(http: TestClient[Any], format_: st
     assert (done["status"], done["progress"]) == ("complete", 1.0) and done["rows_done"] == done["rows_total"] == len(
         rows
     ) > 200
-    answer = http.get(done["url"].removeprefix("http://testserver"))
+    answer = http.get(done["url"].removeprefix("http://testserver.local"))
     assert (
         answer.status_code == 200
         and answer.headers["content-type"].removesuffix("; charset=utf-8") == files.MEDIA_TYPES[format_]
@@ -195,7 +195,7 @@ def test_a_report_holds_what_its_filters_say(http: TestClient[Any], filled: Fill
     asker = Asker(http, bearer(auth.add_credential(filled.store.client, account)))
     body = {"format": "jsonl", "filters": {"direction": "outbound", "state": ["delivered", "failed"]}, **SPAN}
     done = finished(asker, asker.send("POST", "/mdr/reports", body, 202))
-    rows = [json.loads(line) for line in http.get(done["url"].removeprefix("http://testserver")).content.splitlines()]
+    rows = [json.loads(line) for line in http.get(done["url"].removeprefix("http://testserver.local")).content.splitlines()]
     everything = ordered(Asker(http, basic(*OPERATOR)), account_id=account)
     assert rows == [r for r in everything if r["direction"] == "outbound" and r["state"] in ("delivered", "failed")]
     assert asker.get("/mdr/reports")["reports"][0]["report_id"] == done["report_id"]
@@ -219,7 +219,7 @@ def test_a_report_is_its_accounts_alone(http: TestClient[Any], filled: Filled) -
         assert asker.get("/mdr/reports")["reports"] == []
     assert wide.send("DELETE", f"/mdr/reports/{done['report_id']}")["deleted"] is True
     wide.get(f"/mdr/reports/{done['report_id']}", status=404)
-    assert http.get(done["url"].removeprefix("http://testserver")).status_code == 404
+    assert http.get(done["url"].removeprefix("http://testserver.local")).status_code == 404
 
 
 def test_a_link_ends_with_its_time_its_report_and_its_key(filled: Filled, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_link_ends_with_its_time_its_report_and_its_key(filled: Filled, tmp_pa
         issued = auth.add_credential(filled.store.client, "hostile")
         asker = Asker(http, bearer(issued))
         done = finished(asker, asker.send("POST", "/mdr/reports", {"format": "csv", **SPAN}, 202))
-        link = done["url"].removeprefix("http://testserver")
+        link = done["url"].removeprefix("http://testserver.local")
         assert http.get(link).status_code == 200
         for forged in (
             link[:-1] + ("0" if link[-1] != "0" else "1"),
@@ -240,7 +240,7 @@ def test_a_link_ends_with_its_time_its_report_and_its_key(filled: Filled, tmp_pa
             assert http.get(forged).status_code == 404
         clock.now_ms += (reports.LINK_S + 1) * 1000
         assert http.get(link).status_code == 404
-        link = asker.get(f"/mdr/reports/{done['report_id']}")["url"].removeprefix("http://testserver")
+        link = asker.get(f"/mdr/reports/{done['report_id']}")["url"].removeprefix("http://testserver.local")
         assert http.get(link).status_code == 200
         auth.revoke(filled.store.client, issued.key)
         assert http.get(link).status_code == 404
