@@ -38,6 +38,11 @@ class History(NamedTuple):
     log: list[Arrival]
     steps: list[Step]
 
+    def told(self) -> str:
+        """A line an entry, then a line a step."""
+        log = [f"{a.topic:9}{a.skew_ms:8} ms  {a.fields}" for a in self.log]
+        return "\n".join([*log, *map(str, self.steps)])
+
 
 # ---- logs ------------------------------------------------------------------------------------------------------
 

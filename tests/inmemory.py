@@ -246,6 +246,7 @@ class Worker:
         """The store answers what a batch asked."""
         batch = self.batches.get(topic)
         if batch is not None and batch.found is None:
+            self._act_on_answers()
             found = self.store.lookup([h.event.message_id for h in batch.held])
             self.batches[topic] = batch._replace(found=found)
 
@@ -256,6 +257,13 @@ class Worker:
         if batch is not None and batch.found is not None:
             self.flow.resume(topic, SHARD, batch.entries, batch.held, batch.found, self.clock_ms)
             self.barrier.did(topic, SHARD, self.positions[topic])
+
+    def _act_on_answers(self) -> None:
+        """One thread reads the store: an answer is acted upon before there is another."""
+        for topic in [topic for topic, batch in self.batches.items() if batch.found is not None]:
+            self.finish(topic)
+        if self.asked is not None and self.asked[1] is not None:
+            self.finish_tick()
 
     def read(self, topic: str, count: int = 1_000_000) -> None:
         """Reads a batch to its end."""
@@ -280,6 +288,7 @@ class Worker:
     def answer_tick(self) -> None:
         """The store answers what the tick asked."""
         if self.asked is not None and self.asked[1] is None:
+            self._act_on_answers()
             self.asked = self.asked[0], self.store.lookup(self.asked[0]) if self.asked[0] else {}
 
     def finish_tick(self) -> None:
