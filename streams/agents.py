@@ -50,6 +50,7 @@ class Worker:
         self.flow = Flow(settings.topic_prefix, settings.settling_window_ms)
         self.store = Store(settings.clickhouse_url)
         self._reader = Store(settings.clickhouse_url)
+        # One thread: answers of the store must be acted upon in the order they were asked for.
         self._reading = ThreadPoolExecutor(1, "store-read")
         self._producer: AIOKafkaProducer | None = None
         self.barrier = Barrier(
@@ -294,10 +295,12 @@ class Worker:
         now_ms = self._clock()
         stored = self._reader.checkpoints()
         partitions = {shard: Partition(shard, self.settings.settling_window_ms, now_ms) for shard in shards}
-        for shard, message_id, part, facts, deadline_ms, occurred_ms in self._reader.open_rows(shards):
+        for shard, message_id, part, facts, deadline_ms, occurred_ms, settled in self._reader.open_rows(shards):
             mid = message_id.decode()
             if part:
                 partitions[shard].restore_waiting(mid, part.decode(), facts)
+            elif settled:
+                partitions[shard].restore_settled(mid, facts, settled == 1)
             else:
                 partitions[shard].restore(mid, facts, deadline_ms, occurred_ms)
         for shard, partition in partitions.items():

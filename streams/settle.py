@@ -175,13 +175,12 @@ class Partition:
         for send, entry in events:
             mid = send.message_id
             life = self._life(mid)
-            if life is not None and life.send is not None:
+            if (suspects and hash(mid) in suspects) or (self._held and mid in self._held):
+                held.append(Held(send, entry, self._unwritten_orphans(mid)))
+                self._held.add(mid)
+            elif life is not None and life.send is not None:
                 self._repeated(life.send, send, entry, "sends")
-            elif (
-                (suspects and hash(mid) in suspects)
-                or entry.timestamp - send.occurred_ms > REMEMBER_MS
-                or (self._held and mid in self._held)
-            ):  # fmt: skip
+            elif entry.timestamp - send.occurred_ms > REMEMBER_MS:
                 held.append(Held(send, entry, self._unwritten_orphans(mid)))
                 self._held.add(mid)
             else:
@@ -349,6 +348,7 @@ class Partition:
             orphans = (*known.orphans, *unwritten)
             if life is not None and life.send is not None:
                 self._repeated(life.send, send, entry, "sends")
+                self._merge_into(mid, life, orphans, now_ms)
             elif "outbound" in known.records:
                 stored = join.restore(known.records["outbound"])
                 assert stored.send is not None
@@ -399,6 +399,19 @@ class Partition:
             merged += self._merge_waited(stored, life.receipts)
         for _ in range(merged):
             self._mark_amended(mid, stored, now_ms)
+
+    def _merge_into(self, mid: str, life: Life, orphans: tuple[Receipt, ...], now_ms: int) -> None:
+        """Merges orphans into a message that is open or just settled: a crash had come between the two writes."""
+        if mid in self.flushing and mid not in self.fresh:
+            life = msgspec.structs.replace(life)
+        merged = self._merge_orphans(life, orphans)
+        if life.settled_ms:
+            for _ in range(merged):
+                self._mark_amended(mid, life, now_ms)
+        elif merged and join.has_final(life):
+            self._settle(mid, life, now_ms)
+        elif merged:
+            self._dirty.add(mid)
 
     def _adopt(self, mid: str, life: Life | None, orphans: tuple[Receipt, ...]) -> Life:
         """A waiting life of orphans and of the receipts that came since, oldest first."""
@@ -595,15 +608,29 @@ class Partition:
     def restore_waiting(self, message_id: str, part: str, facts: bytes) -> None:
         """Takes back a receipt that waits for its send; the store is asked about it again."""
         saved = _thaw(facts)
-        life = self._life(message_id)
+        life = self._await_again(message_id, saved)
+        life.parts = (*life.parts, part)
+
+    def restore_settled(self, message_id: str, facts: bytes, is_known: bool) -> None:
+        """Takes back an open row whose message has a record already: a crash, or a stale owner, left it behind.
+
+        `is_known`: the record holds all that the row does. Else its receipts go the way of late ones.
+        """
+        saved = _thaw(facts)
+        self._gone.append((message_id, "", TOMBSTONE + len(saved.receipts)))
+        if not is_known:
+            self._await_again(message_id, saved)
+
+    def _await_again(self, message_id: str, saved: Life) -> Life:
+        life = self._open_life(message_id)
         if life is None:
             life = self.lives[message_id] = Life(None, (), saved.deadline_ms)
             self.waiting += 1
             self._young.append(message_id)
             self._asks.append((0, message_id))
-        for receipt in saved.receipts:
-            join.add_receipt(life, receipt)
-        life.parts = (*life.parts, part)
+        receipts = {r.source: r for r in (*life.receipts, *saved.receipts)}
+        life.receipts = tuple(receipts[source] for source in sorted(receipts, key=_log_order))
+        return life
 
     def restore_progress(self, stored: "Progress") -> None:
         """Takes back watermarks and counts: the offsets that reading goes on from belong to them."""
@@ -617,6 +644,10 @@ class Partition:
     def remember_orphans(self, ids: Iterable[str], now_ms: int) -> None:
         """Takes back the ids of receipts that never met a message."""
         self._orphaned.add(ids, now_ms, now_ms, now_ms)
+
+
+def _log_order(source: str) -> int:
+    return int(source.rsplit(":", 1)[1])
 
 
 def _thawed(facts: bytes) -> Life:

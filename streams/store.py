@@ -259,15 +259,13 @@ class Store:
         return {row[0]: Checkpoint(*row) for row in rows}
 
     def open_rows(self, shards: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-        """Live rows of `open_messages`: shard, message_id, part, facts, deadline and occurred_at in ms; in blocks."""
-        sql = (
-            "SELECT shard, message_id, part, facts,"
-            " toUnixTimestamp64Milli(deadline), toUnixTimestamp64Milli(occurred_at)"
-            " FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}"
-        )
+        """Live rows of `open_messages`: shard, message_id, part, facts, deadline and occurred_at in ms, settled.
+
+        `settled` is 0 for what is open; 1 for a message whose record holds as many facts, 2 for one that holds fewer.
+        """
         with _translated():
             self.client.database = DATABASE
-            table = self.client.query_arrow(sql, parameters={"shards": list(shards)}, use_strings=False)
+            table = self.client.query_arrow(_OPEN_ROWS, parameters={"shards": list(shards)}, use_strings=False)
         columns = [column.to_pylist() for column in table.columns]
         return zip(*columns, strict=True)
 
@@ -340,6 +338,21 @@ def _select(column: Column) -> str:
     return f"toUnixTimestamp64Milli({name})" if "DateTime64" in column.type else name
 
 
+_OPEN_ROWS: Final = """
+SELECT o.shard, o.message_id, o.part, o.facts, toUnixTimestamp64Milli(o.deadline),
+    toUnixTimestamp64Milli(o.occurred_at),
+    multiIf(o.part != '' OR r.known = 0, 0, r.known % 4294967296 >= o.version, 1, 2)
+FROM (SELECT * FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}) AS o
+LEFT JOIN (
+    SELECT message_id, max(version) AS known FROM mdrs
+    WHERE direction = 'outbound' AND shard IN {shards:Array(UInt16)}
+        AND occurred_at >= (SELECT min(occurred_at) FROM open_messages WHERE part = '' AND is_deleted = 0)
+        AND message_id IN (
+            SELECT message_id FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)} AND part = ''
+        )
+    GROUP BY message_id
+) AS r ON r.message_id = o.message_id
+"""
 _LOOKUP_IDS: Final = "SELECT DISTINCT message_id FROM mdrs WHERE message_id IN {ids:Array(String)}"
 _LOOKUP_RECORDS: Final = (
     f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"  # noqa: S608  # our own column names
