@@ -104,9 +104,13 @@ class MemoryStore:
         """The receipts that never met a message."""
         return {key: receipt for key, (version, receipt) in self.orphan_log.items() if version == 1}
 
-    def open_rows(self) -> Iterator[OpenRow]:
-        """What is open or waiting."""
-        return (row for row in self.open.values() if not row.is_deleted)
+    def open_rows(self) -> Iterator[tuple[OpenRow, int]]:
+        """What is open or waiting; 1 beside what has a record that holds as many facts, 2 beside one of fewer."""
+        for row in self.open.values():
+            known = self.mdrs.get((row.account_id, row.occurred_at, row.message_id, "outbound"))
+            settled = 0 if row.part or known is None else 1 if known.version % (1 << 32) >= row.version else 2
+            if not row.is_deleted:
+                yield row, settled
 
 
 class MemoryLog:
@@ -191,9 +195,11 @@ class Worker:
         self._load(self.flow.open_partition(SHARD, self.clock_ms))
 
     def _load(self, partition: Partition) -> None:
-        for row in self.store.open_rows():
+        for row, settled in self.store.open_rows():
             if row.part:
                 partition.restore_waiting(row.message_id, row.part, row.facts)
+            elif settled:
+                partition.restore_settled(row.message_id, row.facts, settled == 1)
             else:
                 partition.restore(row.message_id, row.facts, row.deadline, row.occurred_at)
         since_ms = self.clock_ms - REMEMBER_MS

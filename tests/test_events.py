@@ -86,6 +86,15 @@ def test_limits_of_a_value_are_inclusive() -> None:
         assert reason(told("sends", deep)) == expected
 
 
+@pytest.mark.parametrize(("name", "bytes_max"), [("account_id", 8_192), ("user_data", 8_192), ("body", 65_536)])
+def test_limits_of_a_field_are_in_bytes_and_inclusive(name: str, bytes_max: int) -> None:
+    """8 KiB a string and 64 KiB a body are taken, one more byte is refused, whatever the number of characters."""
+    for fits in ("x" * bytes_max, "é" * (bytes_max // 2)):
+        good = event("sends", message_type="mms", **{name: fits})
+        assert reason(told("sends", value(good))) == ""
+        assert reason(told("sends", value(good | {name: fits + "x"}))) == "invalid_field"
+
+
 def test_ten_minutes_ahead_of_the_clock_is_the_limit() -> None:
     """Exactly ten minutes ahead is taken, a millisecond more is the future."""
     assert reason(told("sends", value(event("sends", at_ms=NOON_MS + 600_000)))) == ""
