@@ -90,7 +90,7 @@ def test_limits_of_a_value_are_inclusive() -> None:
 def test_limits_of_a_field_are_in_bytes_and_inclusive(name: str, bytes_max: int) -> None:
     """8 KiB a string and 64 KiB a body are taken, one more byte is refused, whatever the number of characters."""
     for fits in ("x" * bytes_max, "é" * (bytes_max // 2)):
-        good = event("sends", message_type="mms", **{name: fits})
+        good = event("sends", message_type="mms") | {name: fits}
         assert reason(told("sends", value(good))) == ""
         assert reason(told("sends", value(good | {name: fits + "x"}))) == "invalid_field"
 
