@@ -302,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cut(self) -> bool:
         """Reads half of a large request, then ends the connection; False when it is none."""
-        length = int(self.headers.get("Content-Length") or 0)
+        length = int(self.headers.get("Content-Length") or 400)
         if length < 200 or self.server.owner.drawn(True).kind != "cut":
             return False
         self.rfile.read(length // 2)
@@ -334,9 +334,6 @@ def _query(params: dict[str, str], headers: Any, body: bytes) -> tuple[bytes, di
         parts: dict[Any, Any] = {p.get_param("name", header="content-disposition"): p for p in whole.iter_parts()}
         params = params | {name: part.get_payload(decode=True).decode() for name, part in parts.items()}
         return params["query"].encode(), params
-    if kind.startswith("application/x-www-form-urlencoded"):
-        params = params | dict(parse_qsl(body.decode(), keep_blank_values=True))
-        return params.get("query", "").encode(), params
     stated = params.get("query", "").encode()
     return (stated + b"\n" + body if stated else body), params
 

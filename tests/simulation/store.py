@@ -134,11 +134,21 @@ class MemoryStore:
         return dict(self.tables.checkpoints)
 
     def open_rows(self, shards: Sequence[int]) -> Iterable[Row]:
-        """Rows that are not deleted; texts as bytes."""
+        """Rows that are not deleted; texts as bytes; at the end what the record of the message knows."""
         self._point("recovery: open")
         rows = [r for r in self.tables.open.values() if r.shard in shards and not r.is_deleted]
         rows.sort(key=lambda r: (r.shard, r.message_id, r.part))
-        return [(r.shard, r.message_id.encode(), r.part.encode(), r.facts, r.deadline, r.occurred_at) for r in rows]
+        known: dict[str, int] = {}
+        for record in self.tables.mdrs.values():
+            if record[_AT["direction"]] == "outbound":
+                known[record[0]] = max(known.get(record[0], 0), record[_AT["version"]])
+        return [
+            (
+                r.shard, r.message_id.encode(), r.part.encode(), r.facts, r.deadline, r.occurred_at,
+                0 if r.part or r.message_id not in known else 1 if known[r.message_id] % (1 << 32) >= r.version else 2,
+            )
+            for r in rows
+        ]  # fmt: skip
 
     def recent_ids(self, shard: int, since_ms: int) -> list[tuple[str, str]]:
         """Of every row ever written, whatever replaced it since."""
