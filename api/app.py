@@ -24,6 +24,7 @@ from api import auth, query
 from api.builder import Builder
 from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query
 from api.limits import Rates
+from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
 from api.routes import ROUTES, VIEWS, face_of
@@ -37,7 +38,11 @@ _HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-sto
 
 
 class AppConfig(msgspec.Struct, frozen=True):
-    """What the HTTP side is given. `connect` makes a client, which is then used by one thread only."""
+    """What the HTTP side is given.
+
+    `connect` makes a client, which is then used by one thread only. `health` is the worker's state (`live`, `ready`,
+    `reasons`), `lag` its lag by partition, `fold` its way from stored facts to a row; None when the API runs alone.
+    """
 
     connect: Callable[[], Client]
     data_dir: Path
@@ -46,6 +51,7 @@ class AppConfig(msgspec.Struct, frozen=True):
     clock_ms: Callable[[], int]
     health: Callable[[], dict[str, Any]] | None = None
     lag: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+    fold: Fold | None = None
     report_days: int = 30
     requests_per_s: float = 100
     burst: int = 200
@@ -57,6 +63,7 @@ class _Context:
         self.shelf = app.shelf
         self.wake = app.builder.wake
         self.report_days = app.config.report_days
+        self.fold = app.config.fold
         self._app = app
 
     def still_valid(self, key: str) -> auth.Caller | None:
@@ -178,7 +185,8 @@ def _route(method: str, path: str, handle: Callable[..., Any]) -> HTTPRouteHandl
 
 def _template(path: str) -> str:
     # An id may hold a slash (as %2F), which the framework sees as a separator; only the `path` type spans it.
-    return path.replace("}", ":path}") if path.endswith("}") else path.replace("}", ":str}")
+    typed = path.replace("}", ":str}")
+    return f"{typed.removesuffix(':str}')}:path}}" if path.endswith("}") else typed
 
 
 async def _call(app: _App, route: Route, request: Request[Any, Any, Any]) -> Call:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 
 from api.auth import Caller
+from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
 
@@ -61,6 +62,7 @@ class Context(Protocol):
     client: Client
     shelf: Shelf
     report_days: int
+    fold: Fold | None
 
     def wake(self) -> None:
         """Tells the builder that a report was asked for."""

@@ -22,7 +22,9 @@ def flowroute_list(call: Call, context: Context) -> Answer:
     given = single(call, ("start_date", "end_date", "limit", "offset"), 422)
     asked = flowroute.parse(given, call.now_ms)
     headers = _settled(context)
-    ask = Listing(call.caller.scope, asked.span, EVERYTHING, True, asked.limit + 1, offset=asked.offset)
+    ask = Listing(
+        call.caller.scope, asked.span, EVERYTHING, True, asked.limit + 1, offset=asked.offset, fold=context.fold
+    )
     rows = query.listing(context.client, ask)
     links = {}
     if len(rows) > asked.limit:
@@ -41,9 +43,11 @@ def flowroute_one(call: Call, context: Context) -> Answer:
     headers = _settled(context)
     mdr_id = call.names["mdr_id"]
     candidates = flowroute.candidates(mdr_id)
-    row = next(filter(None, (query.record(context.client, call.caller.scope, c) for c in candidates)), None)
+    row = next(
+        filter(None, (query.record(context.client, call.caller.scope, c, fold=context.fold) for c in candidates)), None
+    )
     if row is None and candidates:
-        ask = Listing(call.caller.scope, _EVER, flowroute.means(mdr_id), True, 1)
+        ask = Listing(call.caller.scope, _EVER, flowroute.means(mdr_id), True, 1, fold=context.fold)
         row = next(iter(query.listing(context.client, ask)), None)
     if row is None:
         raise Refusal(404, "there is no such message", "id")
@@ -63,7 +67,9 @@ def plivo_list(call: Call, context: Context) -> Answer:
     given = single(call, plivo.PARAMETERS)
     asked = plivo.parse(given, call.now_ms)
     headers = _settled(context)
-    ask = Listing(call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset)
+    ask = Listing(
+        call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset, fold=context.fold
+    )
     rows = query.listing(context.client, ask)
     path = f"/v1/Account/{auth_id}/Message/"
     pinned = {"message_time__gte": asked.pinned} if asked.pinned else {}
@@ -86,7 +92,7 @@ def plivo_one(call: Call, context: Context) -> Answer:
     auth_id = _plivo_account(call)
     single(call, ())
     headers = _settled(context)
-    row = query.record(context.client, call.caller.scope, call.names["message_uuid"])
+    row = query.record(context.client, call.caller.scope, call.names["message_uuid"], fold=context.fold)
     if row is None:
         raise Refusal(404, "there is no such message", "message_uuid")
     return json_answer({"api_id": str(uuid.uuid4()), **plivo.render(row, auth_id)}, headers=headers)
@@ -110,7 +116,7 @@ def carrierx_list(call: Call, context: Context) -> Answer:
     headers = _settled(context)
     ask = Listing(
         call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset, order=asked.order,
-        descending=asked.descending,
+        descending=asked.descending, fold=context.fold,
     )  # fmt: skip
     total = query.count(context.client, ask)
     rows, has_more, has_less = _carrierx_page(call, context, asked, ask)
@@ -139,7 +145,7 @@ def _carrierx_page(
 
 
 def _key(call: Call, context: Context, name: str, dr_sid: str) -> Key:
-    row = query.record(context.client, call.caller.scope, dr_sid)
+    row = query.record(context.client, call.caller.scope, dr_sid, fold=context.fold)
     if row is None:
         raise Refusal(400, f"{name} is not the dr_sid of a message", name)
     return query.key_of(row)
@@ -173,7 +179,7 @@ def carrierx_one(call: Call, context: Context) -> Answer:
     """One message, bare."""
     asked = carrierx.parse(single(call, ("fields", "includeFields")), call.now_ms)
     headers = _settled(context)
-    row = query.record(context.client, call.caller.scope, call.names["dr_sid"])
+    row = query.record(context.client, call.caller.scope, call.names["dr_sid"], fold=context.fold)
     if row is None:
         raise Refusal(404, "there is no such message", "dr_sid")
     return json_answer(_chosen(carrierx.render(row), asked.fields), headers=headers)

@@ -40,7 +40,7 @@ def records(call: Call, context: Context) -> Answer:
     try:
         page = query.records_page(
             context.client, call.caller.scope, span, filters_of(call.query, _PAGING), limit, asked.get("cursor"),
-            include == "pending",
+            include == "pending", context.fold,
         )  # fmt: skip
     except query.BadCursor:
         raise Refusal(400, "cursor is none that this server gave out", "cursor") from None
@@ -54,7 +54,7 @@ def record(call: Call, context: Context) -> Answer:
     if direction not in (None, "inbound", "outbound"):
         raise Refusal(400, "direction is inbound or outbound", "direction")
     settled = context.settled_through()
-    found = query.record(context.client, call.caller.scope, call.names["message_id"], direction)
+    found = query.record(context.client, call.caller.scope, call.names["message_id"], direction, context.fold)
     if found is None:
         raise Refusal(404, "there is no such record", "message_id")
     return json_answer(found | {"settled_through": settled})

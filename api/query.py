@@ -11,13 +11,17 @@ while others arrive, and the hundredth costs what the first costs.
 import base64
 import binascii
 import re
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from api import pending
+from api.pending import Fold
 from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, condition_sql, range_sql, scope_sql
 from schemas.record import PUBLIC
 from schemas.times import format_rfc3339, parse_rfc3339
@@ -25,6 +29,9 @@ from schemas.times import format_rfc3339, parse_rfc3339
 __all__ = ["Client", "Key", "Page", "QueryError", "Range", "Scope", "TooSlow", "record", "records_page"]
 
 QUERY_SECONDS_MAX: Final = 30
+_TOO_SLOW: Final = f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows"
+_FOLD_BATCH: Final = 2_000
+_FOLD_BATCH_MAX: Final = 20_000
 _KEY: Final = ("occurred_at", "message_id", "direction", "account_id")
 _COLUMNS: Final = ", ".join(f"`{c.name}`" for c in PUBLIC)
 _TIMELINE: Final = tuple(c.name for c in PUBLIC if c.name.startswith("timeline."))
@@ -96,6 +103,8 @@ class Listing(NamedTuple):
     order: tuple[tuple[str, bool], ...] = ()
     """Columns and whether they descend, before the key; empty is the key alone."""
     descending: bool = False
+    fold: Fold | None = None
+    """Makes rows of open messages; without it the view `pending` does, slowly."""
 
 
 def records_page(
@@ -106,19 +115,22 @@ def records_page(
     limit: int,
     cursor: str | None,
     include_pending: bool,
+    fold: Fold | None = None,
 ) -> Page:
     """A page of records in [start, end) of `occurred_at`, oldest first; raises `BadCursor` and `QueryError`."""
     settled = settled_through(client)
     after = None if cursor is None else decode_cursor(cursor)
-    rows = listing(client, Listing(scope, span, where, include_pending, limit + 1, after))
+    rows = listing(client, Listing(scope, span, where, include_pending, limit + 1, after, fold=fold))
     more = rows[limit - 1] if len(rows) > limit else None
     return Page(rows[:limit], encode_cursor(key_of(more)) if more else None, settled)
 
 
-def record(client: Client, scope: Scope, message_id: str, direction: str | None = None) -> dict[str, Any] | None:
+def record(
+    client: Client, scope: Scope, message_id: str, direction: str | None = None, fold: Fold | None = None
+) -> dict[str, Any] | None:
     """One record or open message; outbound unless asked otherwise or there is only an inbound one."""
     # What is open is read first: a message that settles in between is then seen twice, and never not at all.
-    found = _open_by_id(client, scope, message_id) if direction != "inbound" else []
+    found = _open_by_id(client, scope, message_id, fold) if direction != "inbound" else []
     b = Binder()
     wanted = f" AND direction = {b.bind(direction, 'String')}" if direction else ""
     sql = (
@@ -165,9 +177,8 @@ def count(client: Client, ask: Listing) -> int:
     settled = int(select(client, sql, b)[0]["n"])
     if not ask.pending:
         return settled
-    b = Binder()
-    sql = f"SELECT count() AS n FROM mdr.pending WHERE {_matches(ask, b)}"
-    return settled + int(select(client, sql, b)[0]["n"]) if _has_open(client, ask, "") else settled
+    every = ask._replace(limit=1 << 31, offset=0, after=None, before=None, order=())
+    return settled + len(_opened(client, every))
 
 
 def settled_through(client: Client) -> str:
@@ -292,18 +303,44 @@ def _sorted(rows: dict[Key, dict[str, Any]], ask: Listing) -> list[dict[str, Any
 def _opened(client: Client, ask: Listing) -> list[dict[str, Any]]:
     if not _has_open(client, ask, ""):
         return []
+    if ask.fold is not None:
+        return _folded(client, ask, ask.fold, "")
     b = Binder()
-    sql = _open_sql(ask, b, "")
-    return select(client, f"{sql} ORDER BY {_order_sql(ask)} LIMIT {b.bind(ask.limit, 'UInt32')}", b)
+    where = f"{_matches(ask, b)}{_keyset_sql(ask, b)}"
+    tail = f"ORDER BY {_order_sql(ask)} LIMIT {b.bind(ask.limit, 'UInt32')}"
+    return select(client, f"SELECT {_COLUMNS} FROM mdr.pending WHERE {where} {tail}", b)
 
 
-def _open_by_id(client: Client, scope: Scope, message_id: str) -> list[dict[str, Any]]:
+def _open_by_id(client: Client, scope: Scope, message_id: str, fold: Fold | None) -> list[dict[str, Any]]:
     ask = Listing(scope, Range(0, 1 << 42))
     if not _has_open(client, ask, message_id):
         return []
+    if fold is not None:
+        return _folded(client, ask, fold, message_id)
     b = Binder()
-    only = f" AND message_id = {b.bind(message_id, 'String')}"
-    return select(client, _open_sql(ask, b, only), b)
+    where = f"{_matches(ask, b)} AND message_id = {b.bind(message_id, 'String')}"
+    return select(client, f"SELECT {_COLUMNS} FROM mdr.pending WHERE {where}", b)
+
+
+def _folded(client: Client, ask: Listing, fold: Fold, message_id: str) -> list[dict[str, Any]]:
+    """Open messages batch by batch in the order of keys, until there are enough; sorted otherwise, all of them."""
+    found: list[dict[str, Any]] = []
+    size = ask.limit if ask.where == EVERYTHING and not ask.order else max(ask.limit, _FOLD_BATCH)
+    size = min(size, _FOLD_BATCH_MAX)
+    end_s = time.monotonic() + QUERY_SECONDS_MAX
+    while True:
+        b = Binder()
+        only = f" AND message_id = {b.bind(message_id, 'String')}" if message_id else ""
+        where = f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}{_keyset_sql(ask, b)}{only}"
+        order = _order_sql(ask._replace(order=()))
+        sql = f"SELECT facts FROM {pending.SOURCE} WHERE {where} ORDER BY {order} LIMIT {b.bind(size, 'UInt32')}"
+        rows = [pending.shown(fold(line["facts"].encode())) for line in select(client, sql, b)]
+        found += pending.fresh(partial(select, client), ask.scope, ask.where, rows)
+        if len(rows) < size or (len(found) >= ask.limit and not ask.order):
+            return found if ask.order else found[: ask.limit]
+        if time.monotonic() > end_s:
+            raise TooSlow(_TOO_SLOW)
+        ask = ask._replace(after=key_of(rows[-1]))
 
 
 def _has_open(client: Client, ask: Listing, message_id: str) -> bool:
@@ -325,12 +362,6 @@ def _narrowed(scope: Scope, where: Condition) -> Scope:
     return scope
 
 
-def _open_sql(ask: Listing, b: Binder, only: str) -> str:
-    """Open messages that are no record yet; account, time and id are columns there, so few are made records of."""
-    where = f"{_matches(ask, b)}{_keyset_sql(ask, b)}{only}"
-    return f"SELECT {_COLUMNS} FROM mdr.pending WHERE {where}"
-
-
 def _timeline(row: dict[str, Any]) -> list[dict[str, Any]]:
     columns: list[Sequence[Any]] = [row.pop(name) for name in _TIMELINE]
     return [dict(zip(_TIMELINE_KEYS, entry, strict=True)) for entry in zip(*columns, strict=True)]
@@ -339,7 +370,7 @@ def _timeline(row: dict[str, Any]) -> list[dict[str, Any]]:
 def _told(error: Exception) -> QueryError:
     code = _CODE.search(str(error))
     if code and int(code[1]) in _TIMEOUTS:
-        return TooSlow(f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows")
+        return TooSlow(_TOO_SLOW)
     if code and int(code[1]) in (60, 81):
         return QueryError("the store has no tables yet: `mdr migrate` makes them")
     if code is None or int(code[1]) in _PASSING:

@@ -4,11 +4,15 @@ A condition is a tree of tests on columns. Values only ever travel as parameters
 record's own list, so nothing a caller wrote becomes SQL text.
 """
 
-from collections.abc import Sequence
+import hashlib
+import operator
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from schemas.record import PUBLIC
+from schemas.times import format_rfc3339
 
 Op = Literal["eq", "ne", "gt", "ge", "lt", "le", "like", "contains", "starts_with", "ends_with", "in", "has_any", "md5"]
 Value = str | int | Sequence[str] | Sequence[int]
@@ -104,6 +108,39 @@ def condition_sql(condition: Condition, binder: Binder) -> str:
             return " OR ".join(f"({condition_sql(p, binder)})" for p in parts) or "0"
 
 
+def holds(condition: Condition, row: dict[str, Any]) -> bool:
+    """Whether a record as the API shows it fulfils a condition; says what `condition_sql` says."""
+    if isinstance(condition, Every):
+        return all(holds(part, row) for part in condition.parts)
+    if isinstance(condition, Some):
+        return any(holds(part, row) for part in condition.parts)
+    name, op, value = condition.column, condition.op, condition.value
+    held = row["attributes"].get(name.removeprefix(ATTRIBUTES), "") if name.startswith(ATTRIBUTES) else row[name]
+    if name in TIMES:
+        value = [format_rfc3339(int(v)) for v in _listed(value)] if op == "in" else format_rfc3339(int(value))  # type: ignore[call-overload, arg-type]
+    return held is not None and bool(_DECISIONS[op](held, value))
+
+
+def _like(held: str, pattern: str) -> bool:
+    """`%` any characters, `_` one, a backslash takes the next one literally."""
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    signs = {"%": ".*", "_": "."}
+    return bool(re.fullmatch("".join(signs.get(p) or re.escape(p[-1]) for p in parts), held, re.DOTALL))
+
+
+def _listed(value: Value) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+_DECISIONS: Final[dict[Op, Callable[[Any, Any], bool]]] = {
+    "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le,
+    "like": _like, "contains": lambda held, value: value in held, "starts_with": lambda held, value: held.startswith(value),
+    "ends_with": lambda held, value: held.endswith(value), "in": lambda held, value: held in value,
+    "has_any": lambda held, value: not set(held).isdisjoint(value),
+    "md5": lambda held, value: hashlib.md5(held.encode(), usedforsecurity=False).hexdigest() == value,
+}  # fmt: skip
+
+
 def dump(condition: Condition) -> list[Any]:
     """A condition as JSON can hold it; `load` makes it again."""
     if isinstance(condition, Is):
@@ -151,4 +188,4 @@ def _bound(test: Is, kind: str, binder: Binder) -> str:
         values: Sequence[str | int] = test.value if isinstance(test.value, list | tuple) else [test.value]  # type: ignore[list-item]  # a scalar
         placed = [binder.instant(int(v)) for v in values]
         return f"({', '.join(placed)})" if many else placed[0]
-    return binder.bind(test.value, f"Array({kind})" if many else kind)
+    return binder.bind(list(_listed(test.value)), f"Array({kind})") if many else binder.bind(test.value, kind)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
+import msgspec
 from litestar.testing import TestClient
 
 from api.app import AppConfig, create_app
@@ -33,6 +34,13 @@ class LogEntry(NamedTuple):
     key: bytes
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def fold(facts: bytes) -> tuple[object, ...]:
+    """An open message's row, as the worker would write it."""
+    life = msgspec.json.decode(facts, type=join.Life)
+    assert life.send is not None
+    return join.outbound_row(life, life.send, 0)
 
 
 class Clock:
@@ -112,7 +120,7 @@ def fill(store: Store, plan: Plan, until_ms: int | None = None) -> Filled:
 def served(url: str, data_dir: Path, clock: Clock, **options: Any) -> Iterator[TestClient[Any]]:
     """The application upon a store, asked in-process."""
     config = AppConfig(
-        connect=lambda: connect(url), data_dir=data_dir, operator=OPERATOR, http_url="http://testserver.local", clock_ms=clock,
+        connect=lambda: connect(url), data_dir=data_dir, operator=OPERATOR, http_url="http://testserver.local", clock_ms=clock, fold=fold,
         **{"requests_per_s": 1e6, "burst": 1_000_000} | options,
     )  # fmt: skip
     with TestClient(create_app(config), raise_server_exceptions=False, base_url="http://testserver.local") as client:

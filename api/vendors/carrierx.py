@@ -14,7 +14,7 @@ DAYS_MAX: Final = 366
 _DAY_MS: Final = 86_400_000
 _OPS: Final[dict[str, Op]] = {"eq": "eq", "ne": "ne", "gt": "gt", "ge": "ge", "lt": "lt", "le": "le", "like": "like"}
 _TERM: Final = re.compile(
-    r"\s*([a-z_0-9]+)\s+([a-z]+)\s+(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|(\S+))\s*(?:\band\b|$)", re.IGNORECASE
+    r"\s*([a-z_0-9]+)\s+([a-z]+)\s+(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|(\S+))\s*(\band\b|$)", re.IGNORECASE
 )
 TERMS_MAX: Final = 30
 
@@ -93,7 +93,7 @@ def _filter(text: str) -> list[Condition]:
         if match is None or len(parts) >= TERMS_MAX:
             raise Refusal(400, f"filter is not at most {TERMS_MAX} times `field op value`, joined by `and`", "filter")
         at = match.end()
-        if match[0].rstrip()[-3:].lower() == "and" and not text[at:].strip() and match[5] is None:
+        if match[6] and not text[at:].strip():
             raise Refusal(400, "filter ends with `and`", "filter")
         parts.append(_term(match))
     return parts
