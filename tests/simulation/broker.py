@@ -51,6 +51,7 @@ class Broker:
         self.owners: dict[int, App] = {}
         self.failing = 0.0
         self._due = False
+        self._joined: list[App] = []
         self.rebalances = 0
         self.refused = 0
         self.wrong: list[str] = []
@@ -102,11 +103,14 @@ class Broker:
         waits = {app for app in self.members if app.process.alive and not app.process.stopped and not app.closing}
 
         def prepared(app: App) -> None:
+            if round_ is self._round:
+                self._joined.append(app)
             waits.discard(app)
             if not waits:
                 self._begin_once(round_)
 
         round_ = self._round = object()
+        self._joined.clear()
         for app in list(waits):
             app.process.spawn(app.give_up(prepared))
         if not waits:
@@ -120,7 +124,10 @@ class Broker:
         self._due = False
         self.generation += 1
         self.owners = {}
-        able = [a for a in self.members if a.process.alive and not a.process.stopped and not a.closing]
+        able = [a for a in self._joined if a.process.alive and not a.process.stopped and not a.closing]
+        for app in set(self.members) - set(able):
+            app.expelled = True
+        self.members = list(able)
         for shard in range(self.shards):
             if able:
                 self.owners[shard] = able[shard * len(able) // self.shards]
