@@ -15,7 +15,7 @@ from tests.entries import NOON_MS, entry, event, read
 from tests.histories import HISTORIES, TAKEN, Arrival, History, Run, plain
 from tests.inmemory import MemoryStore
 
-MANY: Final = 200
+MANY: Final = 2 * settings().max_examples
 
 
 def assert_as_judged(run: Run) -> None:

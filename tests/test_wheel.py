@@ -63,4 +63,5 @@ def test_what_came_and_went_takes_no_room() -> None:
         if n >= 10:
             held.remove(f"m{n - 10}")
             wheel.remove(5)
-    assert len(wheel) == 10 and sum(map(len, wheel._ids.values())) < 200
+    assert set(wheel.upto(5)) == held and len(wheel) == 10
+    assert sum(map(len, wheel._ids.values())) < 200
