@@ -19,7 +19,8 @@ help:
 
 .venv/runtime: .venv/python requirements.lock pyproject.toml
 	$(UV) --require-hashes -r requirements.lock
-	$(UV) --no-deps -e .
+	# Compiled once here, so that every start is a quick one.
+	$(UV) --compile-bytecode --no-deps -e .
 	@touch $@
 
 .venv/dev: .venv/runtime requirements-dev.lock

@@ -164,6 +164,7 @@ class Partition:
         self._flushing_orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._adopted: list[Receipt] = []
         self._held: set[str] = set()
+        self._asking: set[str] = set()
         self._taken_ms = self._settled_from_ms = now_ms
 
     # ---- events --------------------------------------------------------------------------------------------
@@ -270,6 +271,7 @@ class Partition:
             self.lives[mid] = Life(send, (), deadline_ms)
         else:
             self._leave_wheels(waiting)
+            self._asking.discard(mid)
             self.waiting -= 1
             waiting.send, waiting.deadline_ms, waiting.placed = send, deadline_ms, False
             if join.has_final(waiting):
@@ -320,6 +322,7 @@ class Partition:
         """Takes a message out of what is open, and remembers which of its rows in the store must go."""
         del self.lives[mid]
         self._dirty.discard(mid)
+        self._asking.discard(mid)
         self._leave_wheels(life)
         if life.saved:
             self._gone.append((mid, "", TOMBSTONE + len(life.receipts)))
@@ -379,8 +382,10 @@ class Partition:
         """Goes on with waiting receipts: into the settled record if the store has one, else they wait on."""
         for mid in asked:
             life = self._open_life(mid)
-            if life is None or life.send is not None:
+            # An answer is for the receipts it was asked for, not for others that began to wait since.
+            if life is None or mid not in self._asking:
                 continue
+            self._asking.discard(mid)
             known = found.get(mid, Found({}, ()))
             if "outbound" in known.records:
                 self._merge_waiting(mid, life, join.restore(known.records["outbound"]), known.orphans, now_ms)
@@ -506,6 +511,7 @@ class Partition:
             life = self._open_life(mid)
             if life is not None and life.send is None and not life.asked:
                 due.append(mid)
+                self._asking.add(mid)
         return due
 
     # ---- what is to be written -----------------------------------------------------------------------------

@@ -344,14 +344,14 @@ SELECT o.shard, o.message_id, o.part, o.facts, toUnixTimestamp64Milli(o.deadline
     multiIf(o.part != '' OR r.known = 0, 0, r.known % 4294967296 >= o.version, 1, 2)
 FROM (SELECT * FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}) AS o
 LEFT JOIN (
-    SELECT message_id, max(version) AS known FROM mdrs
+    SELECT account_id, occurred_at, message_id, max(version) AS known FROM mdrs
     WHERE direction = 'outbound' AND shard IN {shards:Array(UInt16)}
         AND occurred_at >= (SELECT min(occurred_at) FROM open_messages WHERE part = '' AND is_deleted = 0)
         AND message_id IN (
             SELECT message_id FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)} AND part = ''
         )
-    GROUP BY message_id
-) AS r ON r.message_id = o.message_id
+    GROUP BY account_id, occurred_at, message_id
+) AS r ON r.account_id = o.account_id AND r.occurred_at = o.occurred_at AND r.message_id = o.message_id
 """
 _LOOKUP_IDS: Final = "SELECT DISTINCT message_id FROM mdrs WHERE message_id IN {ids:Array(String)}"
 _LOOKUP_RECORDS: Final = (

@@ -1,0 +1,43 @@
+"""The private names that the batch transport leans on."""
+
+from typing import Any
+
+import faust.streams
+import pytest
+
+from streams import transport
+
+
+def test_every_private_name_is_what_it_was() -> None:
+    """Faust, mode and aiokafka are the pinned versions, and each name takes what the transport gives it."""
+    transport.check_private_names()
+
+
+def test_faust_is_compiled() -> None:
+    """Its pure Python streams acknowledge stale messages; the compiled ones skip them."""
+    assert faust.streams._CStreamIterator is not None
+
+
+class _Moved:
+    def kept(self, a: int, b: int) -> None:
+        """As it was."""
+
+    def changed(self, a: int) -> None:
+        """Takes less than it did."""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("gone", "gone is gone, and the batch transport"), ("changed", r"changed takes \(self, a\) now")],
+)
+def test_a_name_that_moved_is_told(name: str, sentence: str) -> None:
+    """The start is refused with the name that is gone or takes something else."""
+    with pytest.raises(transport.TransportMoved, match=sentence):
+        transport.check_name(_Moved, name, "(self, a, b)")
+
+
+def test_another_version_is_refused(monkeypatch: Any) -> None:
+    """A version the transport was not made for is named with the one it was made for."""
+    monkeypatch.setattr(transport, "version", lambda package: "9.9.9")
+    with pytest.raises(transport.TransportMoved, match=r"is 9\.9\.9, but the batch transport was made for"):
+        transport.check_private_names()
