@@ -90,6 +90,16 @@ class Worker:
                 f"{self._partitions} now: let the old topics run dry, or use another MDR_TOPIC_PREFIX and store"
             )
 
+    def health(self) -> dict[str, Any]:
+        """Whether the worker lives and is ready, with reasons in words."""
+        failed = self.failed is not None and self.failed.done()
+        reasons = ["the worker has ended"] if failed else []
+        if not self.flow.partitions:
+            reasons.append("no partitions are assigned and recovered yet")
+        if self.barrier.trouble:
+            reasons.append(f"writing is held up: {self.barrier.trouble}")
+        return {"live": not failed, "ready": not reasons, "reasons": reasons}
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         task.add_done_callback(self._on_done)

@@ -15,8 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from api.client import ClientError
+from api.http import Refusal
+from api.query import QueryError
+from api.where import SCALARS
 from schemas.events import TOPICS
-from streams import broker, demo, kafka, logs, produce, running, settings, simulate
+from schemas.record import PUBLIC
+from streams import asking, broker, demo, kafka, logs, produce, running, serving, settings, simulate
 from streams.agents import clock_ms
 from streams.settings import Settings
 from streams.store import Store, StoreError, Unavailable
@@ -33,7 +38,7 @@ class PackageClash(Exception):
 
 _TOLD: Final = (
     settings.SettingsError, broker.BrokerError, kafka.KafkaUnavailable, kafka.TopicsWrong, running.NoBroker, StoreError,
-    Unavailable, TransportMoved, demo.DemoFailed, PackageClash,
+    Unavailable, TransportMoved, demo.DemoFailed, PackageClash, ClientError, QueryError, Refusal,
 )  # fmt: skip
 
 
@@ -122,9 +127,9 @@ def up() -> None:
 
 
 async def _up(ready: Settings) -> None:
-    async with running.working(ready) as worker:
+    async with running.working(ready) as worker, serving.serving(ready, worker) as url:
         err.print(f"Kafka at {ready.kafka}, group {ready.group}, settling window {ready.settling_window_ms / 1000:g} s")
-        err.print("Ctrl-C stops everything")
+        err.print(f"API at {url}, its documentation at {url}/docs; Ctrl-C stops everything")
         await running.until_stopped(worker)
         err.print("stopping")
 
@@ -140,6 +145,23 @@ def worker() -> None:
 async def _worker(ready: Settings) -> None:
     async with running.working(ready) as running_worker:
         await running.until_stopped(running_worker)
+
+
+@cli.command()
+def api() -> None:
+    """The HTTP side alone, against a ClickHouse server."""
+    logs.set_up()
+    wanted = settings.load()
+    wanted.data_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(_open_store(wanted)) as store:
+        store.migrate(wanted.retention_days, wanted.body_retention_days)
+    _run(_api(wanted))
+
+
+async def _api(wanted: Settings) -> None:
+    async with serving.serving(wanted, None) as url:
+        err.print(f"API at {url}, its documentation at {url}/docs")
+        await running.until_stopped(None)
 
 
 @cli.command()
@@ -322,7 +344,8 @@ def simulate_command(
 
 def _plan(wanted: Settings, messages: int, seed: int, account: str | None) -> simulate.Plan:
     # The traffic lies in the past, so that its last receipts are there at once.
-    span_ms = int(messages / _SIMULATED_PER_S * 1000) + 2 * wanted.settling_window_ms
+    plan = simulate.Plan(messages, settling_ms=wanted.settling_window_ms)
+    span_ms = int(messages / _SIMULATED_PER_S * 1000) + plan.tail_ms
     return simulate.Plan(
         messages, seed, clock_ms() - span_ms, _SIMULATED_PER_S, account=account, settling_ms=wanted.settling_window_ms
     )
@@ -383,11 +406,72 @@ def settings_command(as_json: bool) -> None:
         _print_table(("setting", "value", "from", "meaning"), shown)
 
 
-def _write_csv(rows: list[dict[str, Any]]) -> None:
-    if rows:
-        writer = csv.DictWriter(sys.stdout, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each column that records can be filtered by, named as in the HTTP API."""
+    command = click.option("--attribute", "attributes", multiple=True, metavar="KEY=VALUE", help="An attribute.")(
+        command
+    )
+    command = click.option("--tags", multiple=True, help="Any of these tags.")(command)
+    for name in reversed(SCALARS):
+        flags = {f"--{name.replace('_', '-')}", f"--{name}"}
+        command = click.option(*sorted(flags), name, multiple=True, hidden=name not in _SHOWN_FILTERS)(command)
+    return command
+
+
+_SHOWN_FILTERS: Final = frozenset({
+    "message_id", "account_id", "direction", "record_type", "state", "from_number", "to_number", "provider", "country",
+    "error_code",
+})  # fmt: skip
+_SHOWN_COLUMNS: Final = (
+    "occurred_at", "message_id", "account_id", "direction", "record_type", "state", "from_number", "to_number",
+    "segments", "amount_nanos", "error_code",
+)  # fmt: skip
+
+
+@cli.command("query")
+@click.option("--start", help="From this instant of occurred_at on (RFC 3339); 24 hours before the end by default.")
+@click.option("--end", help="Before this instant; now by default.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many records.")
+@click.option("--include-pending", is_flag=True, help="Also what is still open.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@_json_option
+@_filter_options
+def query_command(
+    start: str | None, end: str | None, limit: int, include_pending: bool, as_csv: bool, as_json: bool,
+    tags: tuple[str, ...], attributes: tuple[str, ...], **filters: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Records in a range of time, oldest first. Any column can be a filter: --state failed, --mcc 310."""
+    pairs = [(name, value) for name, values in (*filters.items(), ("tags", tags)) for value in values]
+    for given in attributes:
+        key, equals, value = given.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{given!r} is not KEY=VALUE", param_hint="--attribute")
+        pairs.append((f"attributes.{key}", value))
+    pairs += [(name, value) for name, value in (("start", start), ("end", end)) if value is not None]
+    if include_pending:
+        pairs.append(("include", "pending"))
+    page = asking.records(settings.load(), pairs, limit)
+    _show_records(page.records, as_csv, as_json)
+    if not as_json and not as_csv:
+        more = " (more: raise --limit)" if page.more else ""
+        err.print(f"{len(page.records)} records{more}, settled through {page.settled_through}", highlight=False)
+
+
+def _show_records(records: list[dict[str, Any]], as_csv: bool, as_json: bool) -> None:
+    if as_json:
+        for record in records:
+            _print_json(record)
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        names = list(records[0]) if records else [c.name for c in PUBLIC]
+        writer.writerow(names)
+        writer.writerows([_cell(record[name]) for name in names] for record in records)
+    else:
+        _print_table(_SHOWN_COLUMNS, ([record[name] for name in _SHOWN_COLUMNS] for record in records))
+
+
+def _cell(value: Any) -> Any:
+    return orjson.dumps(value).decode() if isinstance(value, list | dict) else value
 
 
 @cli.command("demo")
