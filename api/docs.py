@@ -20,7 +20,10 @@ def page(document: dict[str, Any]) -> bytes:
         f"<style>{_STYLE}</style></head><body><h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{escape(info['description'])} The machine-readable form is <a href='/openapi.json'>/openapi.json</a>.</p>",
         "<h2>Credentials</h2><ul>",
-        *(f"<li>{escape(n)}: {_code(s['description'])}</li>" for n, s in document["components"]["securitySchemes"].items()),
+        *(
+            f"<li>{escape(n)}: {_code(s['description'])}</li>"
+            for n, s in document["components"]["securitySchemes"].items()
+        ),
         "</ul>",
     ]
     parts += [_operation(m, p, o) for p, item in document["paths"].items() for m, o in item.items()]
@@ -34,7 +37,9 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(_kind(p['schema']))}</td><td>{_code(p['description'])}</td></tr>"
         for p in operation.get("parameters", [])
     ]
-    table = f"<details><summary>{len(rows)} parameters</summary><table>{''.join(rows)}</table></details>" if rows else ""
+    table = (
+        f"<details><summary>{len(rows)} parameters</summary><table>{''.join(rows)}</table></details>" if rows else ""
+    )
     return f"{head}{table}<p>Answers {escape(', '.join(operation['responses']))}.</p></section>"
 
 

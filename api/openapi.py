@@ -47,7 +47,7 @@ def _schemas() -> dict[str, Any]:
     record["timeline"] = {"type": "array", "items": {"$ref": "#/components/schemas/Step"}}
     record["record_type"] = {"enum": ["complete", "incomplete", "error", "pending"]}
     record["direction"] = {"enum": ["inbound", "outbound"]}
-    step = {name: _TEXT for name in ("event_id", "state", "error_code", "source")}
+    step = dict.fromkeys(("event_id", "state", "error_code", "source"), _TEXT)
     problem = {"type": _TEXT, "title": _TEXT, "status": _WHOLE, "detail": _TEXT}
     return {
         "Record": _object(record),
@@ -74,8 +74,19 @@ def _column(type_: str) -> dict[str, Any]:
 
 
 def _statistic() -> dict[str, Any]:
-    counts = "messages inbound outbound complete error incomplete partial delivered segments amount_nanos".split()
-    shares = "delivery_rate unconfirmed_share delivery_ms_p50 delivery_ms_p90 delivery_ms_p99".split()
+    counts = [
+        "messages",
+        "inbound",
+        "outbound",
+        "complete",
+        "error",
+        "incomplete",
+        "partial",
+        "delivered",
+        "segments",
+        "amount_nanos",
+    ]
+    shares = ["delivery_rate", "unconfirmed_share", "delivery_ms_p50", "delivery_ms_p90", "delivery_ms_p99"]
     return {
         "currency": _TEXT, **dict.fromkeys(counts, _WHOLE), **dict.fromkeys(shares, {"type": ["number", "null"]}),
     }  # fmt: skip
@@ -119,7 +130,9 @@ def _paths() -> dict[str, Any]:
     return {
         "/mdr/records": {"get": _get("Records in a range, oldest first", records, _record_parameters())},
         "/mdr/records/{message_id}": {
-            "get": _get("One record with its timeline", record, [_path("message_id", "The message's id."), direction], 404)
+            "get": _get(
+                "One record with its timeline", record, [_path("message_id", "The message's id."), direction], 404
+            )
         },
         "/mdr/stats": {"get": _get("Counts, amounts, rates and delays by groups", statistics, _stats_parameters())},
         "/mdr/reports": {
@@ -173,7 +186,13 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
 
 
 def _path(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, "description": description}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+        "description": description,
+    }
 
 
 def _get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]], *more: int) -> dict[str, Any]:

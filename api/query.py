@@ -43,6 +43,8 @@ _SHAPE: Final = (
     f" date_time_output_format = 'iso', {_FINAL}"
 )
 _SETTINGS: Final = f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, {_SHAPE}"
+# A page in the order of the table reads so little that a second thread costs more than it does.
+_NARROW: Final = f"{_SETTINGS}, max_threads = 1"
 # One thread, so that a report leaves the other processors to the worker; each of its statements may take longer.
 _BULK_SECONDS_MAX: Final = 600
 BULK_SETTINGS: Final = (
@@ -152,7 +154,7 @@ def by_key(client: Client, key: Key) -> dict[str, Any] | None:
         f" AND occurred_at = {b.instant(key.occurred_ms)} AND message_id = {b.bind(key.message_id, 'String')}"
         f" AND direction = {b.bind(key.direction, 'String')} ORDER BY version DESC LIMIT 1"
     )
-    rows = select(client, sql, b)
+    rows = select(client, sql, b, _NARROW)
     return rows[0] if rows else None
 
 
@@ -187,9 +189,9 @@ def settled_through(client: Client) -> str:
     return str(rows[0]["at"]) if rows else format_rfc3339(0)
 
 
-def select(client: Client, sql: str, binder: Binder) -> list[dict[str, Any]]:
+def select(client: Client, sql: str, binder: Binder, settings: str = _SETTINGS) -> list[dict[str, Any]]:
     """Rows of a statement with its bound parameters; times are `...123Z`, the timeline a list of objects."""
-    rows = rows_of(run(client, sql + _SETTINGS, binder, "JSONEachRow"))
+    rows = rows_of(run(client, sql + settings, binder, "JSONEachRow"))
     if rows and "timeline.event_id" in rows[0]:
         for row in rows:
             row["timeline"] = _timeline(row)
@@ -256,7 +258,7 @@ def _settled(client: Client, ask: Listing) -> list[dict[str, Any]]:
     tail = f" ORDER BY {order} LIMIT {b.bind(ask.limit, 'UInt32')} OFFSET {b.bind(ask.offset, 'UInt32')}"
     where = f"{_matches(ask, b)}{_keyset_sql(ask, b)}"
     if ask.scope.accounts is not None and len(ask.scope.accounts) == 1 and not ask.offset and not ask.order:
-        return select(client, f"SELECT {_COLUMNS} FROM mdr.mdrs FINAL WHERE {where}{tail}", b)
+        return select(client, f"SELECT {_COLUMNS} FROM mdr.mdrs FINAL WHERE {where}{tail}", b, _NARROW)
     # Not in the order of the table: narrow rows are sorted first, and only the page is read in full.
     key = ", ".join(("account_id", *_KEY[:3]))
     page = f"SELECT {key} FROM mdr.mdrs FINAL WHERE {where}{tail}"
