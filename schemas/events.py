@@ -6,11 +6,9 @@ The fast one is msgspec's typed decode and a few cached checks, and it only ever
 value again from the start and finds the first reason, in the order of `REASONS`, that applies.
 """
 
-import json
-import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, NamedTuple, NoReturn
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -18,6 +16,7 @@ from msgspec import Meta, Struct, field
 from schemas.money import parse_nanos
 from schemas.numbers import NAME_PATTERN, NUMBER_PATTERN, country, is_number, is_sender
 from schemas.states import WORDS, parse_state
+from schemas.strict_json import DEPTH_MAX, VALUE_BYTES_MAX, Rejected, read_object
 from schemas.text import measure
 from schemas.times import MILLENNIUM_MS, parse_rfc3339
 
@@ -25,11 +24,9 @@ REASONS: Final = (
     "empty_value", "too_large", "invalid_utf8", "invalid_json", "not_an_object", "missing_field", "invalid_field",
     "key_mismatch", "time_in_future", "conflict", "too_many_events", "unstorable",
 )  # fmt: skip
-VALUE_BYTES_MAX: Final = 1 << 20
 STRING_BYTES_MAX: Final = 8 << 10
 BODY_BYTES_MAX: Final = 64 << 10
 ITEMS_MAX: Final = 64
-DEPTH_MAX: Final = 64
 ID_CHARS_MAX: Final = 128
 FUTURE_MS_MAX: Final = 600_000
 SEGMENTS_MAX: Final = 255
@@ -141,13 +138,7 @@ class Receipt(Struct, gc=False, omit_defaults=True):
     source: str = field(name="~at", default="")
 
 
-class Rejected(NamedTuple):
-    """Why an input cannot be used: one of `REASONS`, and a detail that starts with the field's name if there is one."""
-
-    reason: str
-    detail: str
-
-
+__all__ = ["DEPTH_MAX", "VALUE_BYTES_MAX", "Receipt", "Receive", "Rejected", "Send", "decode"]
 Event = Send | Receive | Receipt
 _TYPES: Final[dict[str, type[Event]]] = {"sends": Send, "receives": Receive, "receipts": Receipt}
 TOPICS: Final = tuple(_TYPES)
@@ -300,12 +291,6 @@ def _money_problem(e: Message | Receipt) -> str:
 
 # ---- the slow way: which reason applies first ------------------------------------------------------------------
 
-# An unterminated string reaches to the end, and nothing is tried twice: the time is linear whatever the bytes.
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
-# A pair, else a surrogate alone (captured), else any other escape.
-_SURROGATE: Final = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
-)
 _PATH: Final = re.compile(r" - at `\$\.?([A-Za-z_]*)")
 _ABSENT: Final[tuple[object, ...]] = (None, "", [], {})
 
@@ -313,7 +298,7 @@ _ABSENT: Final[tuple[object, ...]] = (None, "", [], {})
 def _decode_slowly(
     kind: type[Event], problem: Callable[[Any], str], key: bytes | None, value: bytes | None, clock_ms: int
 ) -> Event | Rejected:
-    fields = _read_object(value)
+    fields = read_object(value)
     if isinstance(fields, Rejected):
         return fields
     event = _build(kind, problem, fields)
@@ -324,49 +309,6 @@ def _decode_slowly(
     if event.occurred_ms > clock_ms + FUTURE_MS_MAX:
         return Rejected("time_in_future", f"occurred_at: more than {FUTURE_MS_MAX // 60_000} minutes ahead")
     return event
-
-
-def _read_object(value: bytes | None) -> dict[str, Any] | Rejected:
-    if not value:
-        return Rejected("empty_value", "")
-    if len(value) > VALUE_BYTES_MAX:
-        return Rejected("too_large", f"{len(value)} bytes, more than {VALUE_BYTES_MAX}")
-    try:
-        text = value.decode()
-    except UnicodeDecodeError as e:
-        return Rejected("invalid_utf8", f"byte {e.start}")
-    if _depth(text) > DEPTH_MAX:
-        return Rejected("invalid_json", f"nested deeper than {DEPTH_MAX}")
-    try:
-        parsed = json.loads(text, parse_constant=_refuse, parse_int=_parse_int)
-    except ValueError as e:
-        return Rejected("invalid_json", _json_detail(e))
-    if "\\u" in text and any(escape[1] for escape in _SURROGATE.finditer(text)):
-        return Rejected("invalid_json", "a lone surrogate")
-    return parsed if isinstance(parsed, dict) else Rejected("not_an_object", "")
-
-
-def _json_detail(error: ValueError) -> str:
-    return f"{error.msg}: character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def _depth(text: str) -> int:
-    if text.count("{") + text.count("[") <= DEPTH_MAX:
-        return 0
-    depth = deepest = 0
-    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _parse_int(digits: str) -> int | float:
-    # No field holds such a number; as a float it is refused where an integer belongs and ignored elsewhere.
-    return int(digits) if len(digits) < 20 else math.inf
 
 
 def _build(kind: type[Event], problem: Callable[[Any], str], fields: dict[str, Any]) -> Event | Rejected:

@@ -16,9 +16,11 @@ from aiokafka.structs import TopicPartition
 from schemas.events import TOPICS
 from streams import kafka
 from streams.barrier import Barrier
+from streams.effects import DeadLetter
 from streams.flow import Flow, Found
+from streams.letters import cut_letter, entry_letter
 from streams.settings import Settings
-from streams.settle import REMEMBER_MS, DeadLetter, Entry, Partition
+from streams.settle import REMEMBER_MS, Partition
 from streams.store import Store, StoreError, Unavailable, Unstorable
 from streams.transport import Batch, Transport, check_private_names
 
@@ -26,7 +28,6 @@ log = logging.getLogger(__name__)
 _TICK_S: Final = 0.25
 _REVOKE_TIMEOUT_S: Final = 5.0
 _SAMPLE_EVERY: Final = 997
-_CUT_BYTES: Final = 1 << 20
 T = TypeVar("T")
 
 
@@ -353,7 +354,7 @@ class Worker:
             entry = next(iter(await self._read_back([letter.receipt.source])), None)
         if entry is None:
             raise StoreError(f"a dead letter of {topic} partition {letter.shard} is no longer in the log")
-        return _entry_letter(topic, letter.shard, entry, letter.reason, letter.detail)
+        return entry_letter(topic, letter.shard, entry, letter.reason, letter.detail)
 
     async def _read_back(self, sources: Iterable[str]) -> list[Any]:
         try:
@@ -366,7 +367,7 @@ class Worker:
         for _, detail, sources in bad:
             log.error("a row cannot be stored, its events become dead letters: %s", detail)
             entries = await self._read_back(sources)
-            await self._produce([_entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
+            await self._produce([entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
 
     async def _produce(self, letters: list[dict[str, Any]]) -> None:
         assert self._producer is not None
@@ -376,33 +377,10 @@ class Worker:
             outcomes = await asyncio.gather(*sent, return_exceptions=True)
             for letter, outcome in zip(letters, outcomes, strict=True):
                 if isinstance(outcome, MessageSizeTooLargeError):
-                    await self._producer.send_and_wait(topic, **_cut(letter))
+                    await self._producer.send_and_wait(topic, **cut_letter(letter))
                 elif isinstance(outcome, BaseException):
                     raise outcome
         except MessageSizeTooLargeError as e:
             raise StoreError(f"a dead letter is too large even when it is cut: {e}") from None
         except KafkaError as e:
             raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None
-
-
-def _entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: str) -> dict[str, Any]:
-    headers = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
-    return {"key": entry.key, "value": entry.value, "headers": [*entry.headers, *headers]}
-
-
-def _cut(letter: dict[str, Any]) -> dict[str, Any]:
-    """A letter the broker takes: input that was compressed far below its size may be more than a topic allows."""
-    kept = (letter["value"] or b"")[:_CUT_BYTES]
-    told = f"; value cut to {len(kept)} of {len(letter['value'] or b'')} bytes".encode()
-    headers = [(name, value + told if name == "detail" else value) for name, value in letter["headers"]]
-    return letter | {"value": kept, "headers": headers}
-
-
-def _headers(
-    reason: str, detail: str, topic: str, partition: int, offset: int, timestamp_ms: int
-) -> list[tuple[str, bytes]]:
-    told = {
-        "reason": reason, "detail": detail, "topic": topic, "partition": partition, "offset": offset,
-        "timestamp": timestamp_ms,
-    }  # fmt: skip
-    return [(name, str(value).encode("ascii", "backslashreplace")) for name, value in told.items()]

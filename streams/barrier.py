@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 from streams import join
+from streams.effects import DeadLetter, OpenRow, Rows, Snapshot
 from streams.flow import RECEIPTS, RECEIVES, SENDS, TOPICS, Flow
-from streams.settle import DeadLetter, OpenRow, Partition, Rows, Snapshot
-from streams.store import Checkpoint, Store, Unavailable, Unstorable
+from streams.settle import Partition
+from streams.store import Store, Unavailable, Unstorable
+from streams.tables import Checkpoint
 
 log = logging.getLogger(__name__)
 ROWS_MAX: Final = 20_000

@@ -18,7 +18,8 @@ from streams.agents import Worker, clock_ms
 from streams.produce import Outlet, send_simulated
 from streams.settings import Settings
 from streams.simulate import Event, Plan, Truth, events, expected
-from streams.store import Store, select_columns
+from streams.store import Store
+from streams.tables import select_columns
 
 MESSAGES: Final = 20_000
 _RATE_PER_S: Final = 40.0

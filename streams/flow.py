@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from schemas.events import DECODERS, TOPICS, Receipt, Receive, Rejected, Send
-from streams.settle import DeadLetter, Entry, Found, Held, Partition
+from streams.effects import DeadLetter, Entry, Found, Held
+from streams.settle import Partition
 
 __all__ = ["TOPICS", "DeadLetter", "Entry", "Flow", "Found", "Held"]
 

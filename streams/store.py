@@ -23,10 +23,23 @@ from schemas import record
 from schemas.events import Receipt
 from schemas.record import COLUMNS, Column, Record
 from streams import join
-from streams.settle import Found, OpenRow
+from streams.effects import Found, OpenRow
+from streams.tables import (
+    CHECKPOINT_COLUMNS,
+    LOOKUP_IDS,
+    LOOKUP_ORPHANS,
+    LOOKUP_RECORDS,
+    OPEN_COLUMNS,
+    OPEN_ROWS,
+    ORPHAN_COLUMNS,
+    Checkpoint,
+    orphan,
+    orphan_row,
+    select_columns,
+)
 
 DATABASE: Final = "mdr"
-_LOOKUP_IDS_MAX: Final = 1_000
+LOOKUP_IDS_MAX: Final = 1_000
 _REQUEST_TIMEOUT_S: Final = 60
 # Out of memory, too many parts, timeouts, network, read-only, keeper and the like: they pass.
 _RETRYABLE: Final = frozenset({3, 107, 159, 164, 202, 203, 209, 210, 241, 242, 243, 252, 285, 290, 319, 425, 999})
@@ -41,66 +54,12 @@ class StoreError(Exception):
     """The store cannot be used as it is; one sentence."""
 
 
-class Checkpoint(NamedTuple):
-    """One row of `checkpoints`; times in ms."""
-
-    shard: int
-    partitions: int
-    sends_mark: int
-    receives_mark: int
-    receipts_mark: int
-    sends_offset: int
-    receives_offset: int
-    receipts_offset: int
-    settled_through: int
-    remembers_from: int
-    open: int
-    events: int
-    merged: int
-    duplicates: int
-    dead_letters: int
-    amended: int
-    orphaned: int
-    adopted: int
-    updated_at: int
-    version: int
-
-
 class Unstorable(NamedTuple):
     """A row the store refuses, why, and the log entries (`topic:partition:offset`) it was made of."""
 
     row: tuple[object, ...]
     detail: str
     sources: tuple[str, ...] = ()
-
-
-_MILLIS: Final = "DateTime64(3, 'UTC')"
-_CHECKPOINT_COLUMNS: Final = tuple(
-    Column(
-        name,
-        "UInt16" if name in ("shard", "partitions")
-        else _MILLIS if name.endswith("_mark") or name in ("settled_through", "remembers_from", "updated_at")
-        else "Int64" if name.endswith("_offset")
-        else "UInt64",
-    )
-    for name in Checkpoint._fields
-)  # fmt: skip
-_OPEN_TYPES: Final = {
-    "shard": "UInt16", "occurred_at": _MILLIS, "deadline": _MILLIS, "version": "UInt64", "is_deleted": "UInt8",
-}  # fmt: skip
-_OPEN_COLUMNS: Final = tuple(
-    Column(name, _OPEN_TYPES.get(name, "String"))
-    for name in OpenRow._fields
-)  # fmt: skip
-_ORPHAN_COLUMNS: Final = tuple(
-    Column(name, type_)
-    for name, type_ in (
-        ("message_id", "String"), ("event_id", "String"), ("state", "String"), ("occurred_at", _MILLIS),
-        ("error_code", "String"), ("vendor_error_code", "String"), ("provider", "String"), ("segment", "UInt8"),
-        ("source", "String"), ("mcc", "String"), ("mnc", "String"), ("rate", "String"), ("carrier_fee", "String"),
-        ("orphaned_at", _MILLIS), ("shard", "UInt16"), ("version", "UInt64"), ("is_deleted", "UInt8"),
-    )
-)  # fmt: skip
 
 
 def connect(url: str) -> Client:
@@ -192,21 +151,21 @@ class Store:
 
     def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
         """Inserts rows of `open_messages`."""
-        bad = self._write("open_messages", _OPEN_COLUMNS, rows)
+        bad = self._write("open_messages", OPEN_COLUMNS, rows)
         return [b._replace(sources=join.sources(cast(bytes, b.row[_FACTS]))) for b in bad]
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """Inserts receipts that never met a message, each with the time it was given up."""
-        bad = self._write("orphan_log", _ORPHAN_COLUMNS, [_orphan_row(r, ms, shard, 1, 0) for r, ms in orphans])
+        bad = self._write("orphan_log", ORPHAN_COLUMNS, [orphan_row(r, ms, shard, 1, 0) for r, ms in orphans])
         return [b._replace(sources=(cast(str, b.row[_ORPHAN_SOURCE]),)) for b in bad]
 
     def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
         """Takes out receipts that met their message after all."""
-        self._write("orphan_log", _ORPHAN_COLUMNS, [_orphan_row(r, ms, shard, 2, 1) for r, ms in adopted])
+        self._write("orphan_log", ORPHAN_COLUMNS, [orphan_row(r, ms, shard, 2, 1) for r, ms in adopted])
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
         """Inserts where partitions stand."""
-        for bad in self._write("checkpoints", _CHECKPOINT_COLUMNS, rows):
+        for bad in self._write("checkpoints", CHECKPOINT_COLUMNS, rows):
             raise StoreError(f"a checkpoint cannot be stored: {bad.detail}")
 
     def _write(self, table: str, columns: Sequence[Column], rows: Sequence[tuple[object, ...]]) -> list[Unstorable]:
@@ -240,22 +199,22 @@ class Store:
     def lookup(self, ids: Sequence[str]) -> dict[str, Found]:
         """What is known of message ids: their records and orphaned receipts; ids without either are left out."""
         found: dict[str, Found] = {}
-        for at in range(0, len(ids), _LOOKUP_IDS_MAX):
-            chunk = {"ids": list(ids[at : at + _LOOKUP_IDS_MAX])}
+        for at in range(0, len(ids), LOOKUP_IDS_MAX):
+            chunk = {"ids": list(ids[at : at + LOOKUP_IDS_MAX])}
             # To ask which there are is much cheaper than to ask for them, and mostly there are none.
-            there = [m for (m,) in self.query(_LOOKUP_IDS, chunk)]
-            for row in self.query(_LOOKUP_RECORDS, {"ids": there}) if there else ():
+            there = [m for (m,) in self.query(LOOKUP_IDS, chunk)]
+            for row in self.query(LOOKUP_RECORDS, {"ids": there}) if there else ():
                 rec = msgspec.convert(row, Record)
                 found.setdefault(rec.message_id, Found({}, ())).records[rec.direction] = rec
-            for row in self.query(_LOOKUP_ORPHANS, chunk):
-                receipt = _orphan(row)
+            for row in self.query(LOOKUP_ORPHANS, chunk):
+                receipt = orphan(row)
                 known = found.get(receipt.message_id, Found({}, ()))
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, receipt))
         return found
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Where every partition stood at its last checkpoint, by partition."""
-        rows = self.query(f"SELECT {select_columns(_CHECKPOINT_COLUMNS)} FROM checkpoints AS t FINAL", {})  # noqa: S608  # our own column names
+        rows = self.query(f"SELECT {select_columns(CHECKPOINT_COLUMNS)} FROM checkpoints AS t FINAL", {})  # noqa: S608  # our own column names
         return {row[0]: Checkpoint(*row) for row in rows}
 
     def open_rows(self, shards: Sequence[int]) -> Iterator[tuple[Any, ...]]:
@@ -265,7 +224,7 @@ class Store:
         """
         with _translated():
             self.client.database = DATABASE
-            table = self.client.query_arrow(_OPEN_ROWS, parameters={"shards": list(shards)}, use_strings=False)
+            table = self.client.query_arrow(OPEN_ROWS, parameters={"shards": list(shards)}, use_strings=False)
         columns = [column.to_pylist() for column in table.columns]
         return zip(*columns, strict=True)
 
@@ -326,79 +285,10 @@ def _statements(text: str, fill: dict[str, str]) -> Iterator[str]:
     return (s.strip() for s in without_comments.split(";\n") if s.strip())
 
 
-def select_columns(columns: Sequence[Column]) -> str:
-    """A `SELECT` list over a table named `t`: instants as integers in ms, everything else as it is."""
-    return ", ".join(map(_select, columns))
-
-
-def _select(column: Column) -> str:
-    name = f"t.`{column.name}`"
-    if column.type == f"Array({_MILLIS})":
-        return f"arrayMap(at -> toUnixTimestamp64Milli(at), {name})"
-    return f"toUnixTimestamp64Milli({name})" if "DateTime64" in column.type else name
-
-
-_OPEN_ROWS: Final = """
-SELECT o.shard, o.message_id, o.part, o.facts, toUnixTimestamp64Milli(o.deadline),
-    toUnixTimestamp64Milli(o.occurred_at),
-    multiIf(o.part != '' OR r.known = 0, 0, r.known % 4294967296 >= o.version, 1, 2)
-FROM (SELECT * FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}) AS o
-LEFT JOIN (
-    SELECT account_id, occurred_at, message_id, max(version) AS known FROM mdrs
-    WHERE direction = 'outbound' AND shard IN {shards:Array(UInt16)}
-        AND occurred_at >= (SELECT min(occurred_at) FROM open_messages WHERE part = '' AND is_deleted = 0)
-        AND message_id IN (
-            SELECT message_id FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)} AND part = ''
-        )
-    GROUP BY account_id, occurred_at, message_id
-) AS r ON r.account_id = o.account_id AND r.occurred_at = o.occurred_at AND r.message_id = o.message_id
-"""
-_LOOKUP_IDS: Final = "SELECT DISTINCT message_id FROM mdrs WHERE message_id IN {ids:Array(String)}"
-_LOOKUP_RECORDS: Final = (
-    f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"  # noqa: S608  # our own column names
-    " ORDER BY t.version DESC LIMIT 1 BY t.message_id, t.direction"
-)
-_LOOKUP_ORPHANS: Final = (
-    f"SELECT {select_columns(_ORPHAN_COLUMNS[:13])} FROM orphan_log AS t"  # noqa: S608  # our own column names
-    # Also those adopted before: merging knows them again, and a stale worker may have adopted them in vain.
-    " WHERE message_id IN {ids:Array(String)}"
-    " ORDER BY t.version LIMIT 1 BY message_id, event_id, state, occurred_at, segment"
-)
-
-
-def _orphan_row(r: Receipt, at_ms: int, shard: int, version: int, is_deleted: int) -> tuple[object, ...]:
-    return (
-        r.message_id, r.event_id, r.state, r.occurred_ms, r.error_code, r.vendor_error_code, r.provider, r.segment,
-        r.source, r.mcc, r.mnc, r.rate, r.carrier_fee, at_ms, shard, version, is_deleted,
-    )  # fmt: skip
-
-
-def _orphan(row: Sequence[Any]) -> Receipt:
-    (
-        message_id,
-        event_id,
-        state,
-        at_ms,
-        error_code,
-        vendor_error_code,
-        provider,
-        segment,
-        source,
-        mcc,
-        mnc,
-        rate,
-        fee,
-    ) = row
-    return Receipt(
-        event_id, message_id, "", state, segment, error_code, vendor_error_code, provider, mcc, mnc, rate, fee,
-        at_ms, source,
-    )  # fmt: skip
-
-
 _OCCURRED_AT: Final = [c.name for c in COLUMNS].index("occurred_at")
 _SOURCES: Final = [c.name for c in COLUMNS].index("timeline.source")
 _FACTS: Final = OpenRow._fields.index("facts")
-_ORPHAN_SOURCE: Final = [c.name for c in _ORPHAN_COLUMNS].index("source")
+_ORPHAN_SOURCE: Final = [c.name for c in ORPHAN_COLUMNS].index("source")
 _DAY_MS: Final = 86_400_000
 
 

@@ -13,9 +13,11 @@ import msgspec
 from schemas.events import Receipt
 from schemas.record import Record
 from streams.barrier import Barrier
+from streams.effects import DeadLetter, OpenRow
 from streams.flow import TOPICS, Flow, Found, Held
-from streams.settle import REMEMBER_MS, DeadLetter, OpenRow, Partition
-from streams.store import Checkpoint, Store, Unstorable
+from streams.settle import REMEMBER_MS, Partition
+from streams.store import Store, Unstorable
+from streams.tables import Checkpoint
 from tests.entries import PREFIX, LogEntry, entry
 
 SHARD = 0

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.record import Record
+from streams.effects import Counts
 from streams.flow import TOPICS
-from streams.settle import Counts
 from tests.entries import NOON_MS, event
 from tests.inmemory import Worker
 

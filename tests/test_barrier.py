@@ -11,8 +11,8 @@ import pytest
 
 from streams import barrier
 from streams.barrier import Barrier
+from streams.effects import DeadLetter
 from streams.flow import Flow
-from streams.settle import DeadLetter
 from streams.store import Unavailable, Unstorable
 from tests.entries import NOON_MS, PREFIX, LogEntry, entry, event, read
 from tests.simulation.store import MemoryStore, Tables

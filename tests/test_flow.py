@@ -5,8 +5,8 @@ from typing import Final
 
 import pytest
 
+from streams.effects import DeadLetter
 from streams.flow import Flow
-from streams.settle import DeadLetter
 from tests.entries import NOON_MS, PREFIX, LogEntry, entry, event
 from tests.table import Scenario, play, scenarios
 

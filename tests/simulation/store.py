@@ -11,8 +11,9 @@ import msgspec
 
 from schemas.events import Receipt
 from schemas.record import COLUMNS, Record
-from streams.settle import Found, OpenRow
-from streams.store import Checkpoint, Unstorable
+from streams.effects import Found, OpenRow
+from streams.store import Unstorable
+from streams.tables import Checkpoint
 
 Row = tuple[Any, ...]
 _AT = {c.name: n for n, c in enumerate(COLUMNS)}

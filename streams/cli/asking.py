@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 from api import native, query
 from api.client import HttpClient
 from api.where import Scope
-from streams import serving
 from streams.agents import clock_ms
+from streams.cli import serving
 from streams.settings import Settings
 from streams.store import Store
 

@@ -1,0 +1,67 @@
+"""One JSON object from bytes, or the reason why there is none: RFC 8259 to the letter, in linear time. Pure."""
+
+import json
+import math
+import re
+from typing import Any, Final, NamedTuple, NoReturn
+
+VALUE_BYTES_MAX: Final = 1 << 20
+DEPTH_MAX: Final = 64
+
+# An unterminated string reaches to the end, and nothing is tried twice: the time is linear whatever the bytes.
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
+# A pair, else a surrogate alone (captured), else any other escape.
+_SURROGATE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+
+
+class Rejected(NamedTuple):
+    """Why an input cannot be used: one of `REASONS`, and a detail that starts with the field's name if there is one."""
+
+    reason: str
+    detail: str
+
+
+def read_object(value: bytes | None) -> dict[str, Any] | Rejected:
+    """The object, of duplicate keys the last; numbers that no field could hold are infinite."""
+    if not value:
+        return Rejected("empty_value", "")
+    if len(value) > VALUE_BYTES_MAX:
+        return Rejected("too_large", f"{len(value)} bytes, more than {VALUE_BYTES_MAX}")
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as e:
+        return Rejected("invalid_utf8", f"byte {e.start}")
+    if _depth(text) > DEPTH_MAX:
+        return Rejected("invalid_json", f"nested deeper than {DEPTH_MAX}")
+    try:
+        parsed = json.loads(text, parse_constant=_refuse, parse_int=_parse_int)
+    except ValueError as e:
+        return Rejected("invalid_json", _json_detail(e))
+    if "\\u" in text and any(escape[1] for escape in _SURROGATE.finditer(text)):
+        return Rejected("invalid_json", "a lone surrogate")
+    return parsed if isinstance(parsed, dict) else Rejected("not_an_object", "")
+
+
+def _json_detail(error: ValueError) -> str:
+    return f"{error.msg}: character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _depth(text: str) -> int:
+    if text.count("{") + text.count("[") <= DEPTH_MAX:
+        return 0
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_int(digits: str) -> int | float:
+    # No field holds such a number; as a float it is refused where an integer belongs and ignored elsewhere.
+    return int(digits) if len(digits) < 20 else math.inf

@@ -1,0 +1,60 @@
+"""The command `mdr`. The one place where reading (api) and writing (streams) meet."""
+
+import importlib.metadata
+import sys
+from typing import Final, NoReturn
+
+import click
+
+from api.client import ClientError
+from api.http import Refusal
+from api.query import QueryError
+from streams import broker, demo, kafka, running, settings
+from streams.cli import ask, feed, run
+from streams.cli.common import DISTRIBUTION, cli
+from streams.store import StoreError, Unavailable
+from streams.transport import TransportMoved
+
+__all__ = ["ask", "cli", "feed", "main", "run"]
+
+_OURS: Final = ("api", "schemas", "streams")
+
+
+class PackageClash(Exception):
+    """Another installed distribution owns one of our package names; one sentence."""
+
+
+_TOLD: Final = (
+    settings.SettingsError, broker.BrokerError, kafka.KafkaUnavailable, kafka.TopicsWrong, running.NoBroker, StoreError,
+    Unavailable, TransportMoved, demo.DemoFailed, PackageClash, ClientError, QueryError, Refusal,
+)  # fmt: skip
+
+
+def main() -> NoReturn:
+    """Runs the command line: exit 0 fine, 1 failed, 2 usage, 3 a limit that was asked for is exceeded."""
+    try:
+        check_packages()
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except _TOLD as e:
+        click.echo(f"mdr: {e}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)
+
+
+def check_packages() -> None:
+    """Refuses to run on somebody else's files: a distribution of the same top-level names overwrites ours silently."""
+    owners = importlib.metadata.packages_distributions()
+    for name in _OURS:
+        others = set(owners.get(name, [DISTRIBUTION])) - {DISTRIBUTION}
+        if others:
+            raise PackageClash(f"the package {name!r} also belongs to {', '.join(others)}: install mdr by itself")

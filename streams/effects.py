@@ -1,0 +1,122 @@
+"""What goes in and out of a partition: log entries, and what they cause to be written, asked or refused. Pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from schemas.events import Receipt, Receive, Send
+from schemas.record import Record
+from streams.join import Life
+
+
+class Entry(Protocol):
+    """A log entry as the consumer hands it over; kept whole while it may still become a dead letter."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """The broker's time in ms."""
+
+    @property
+    def key(self) -> bytes | None:
+        """As it was produced."""
+
+    @property
+    def value(self) -> bytes | None:
+        """As it was produced."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """As they were produced."""
+
+
+class DeadLetter(NamedTuple):
+    """An input that cannot be used; `entry` is None when only `receipt` is left of it."""
+
+    topic: str
+    shard: int
+    entry: Entry | None
+    reason: str
+    detail: str
+    receipt: Receipt | None = None
+
+
+class OpenRow(NamedTuple):
+    """One row of `open_messages`; `part` is empty for a message, else it names a waiting receipt."""
+
+    shard: int
+    message_id: str
+    part: str
+    account_id: str
+    occurred_at: int
+    deadline: int
+    facts: bytes
+    version: int
+    is_deleted: int
+
+
+class Counts(msgspec.Struct):
+    """What became of the events of a partition; `events` is the sum of what was done with them."""
+
+    events: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    merged: int = 0
+    amended: int = 0
+    orphaned: int = 0
+    adopted: int = 0
+
+
+class Progress(Protocol):
+    """What a checkpoint says of a partition: watermarks in ms, and the fields of `Counts`."""
+
+    sends_mark: int
+    receives_mark: int
+    receipts_mark: int
+
+
+class Found(NamedTuple):
+    """What the store knows of one message id."""
+
+    records: dict[str, Record]
+    orphans: tuple[Receipt, ...]
+
+
+class Rows(NamedTuple):
+    """What is finished."""
+
+    shard: int
+    settled: list[Life]
+    inbound: list[Receive]
+    orphans: list[tuple[Receipt, int]]
+
+
+class Snapshot(NamedTuple):
+    """What is open and changed since the last one, and where the partition stands.
+
+    `adopted` are receipts that leave `orphan_receipts`, once the rows that now hold them are durable.
+    """
+
+    rows: list[OpenRow]
+    adopted: list[Receipt]
+    frozen: dict[str, tuple[Life, bytes]]
+    marks: dict[str, int]
+    settled_through: int
+    remembers_from: int
+    open: int
+    counts: Counts
+
+
+class Held(NamedTuple):
+    """A send or receive that the store must be asked about before it is merged.
+
+    `orphans` are receipts of its message that were on their way to the store then: the answer may miss them.
+    """
+
+    event: Send | Receive
+    entry: Entry
+    orphans: tuple[Receipt, ...] = ()

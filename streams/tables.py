@@ -1,0 +1,133 @@
+"""The tables as rows of integers and strings, and the statements that read state back from them."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from schemas.events import Receipt
+from schemas.record import COLUMNS, Column
+from streams.effects import OpenRow
+
+
+class Checkpoint(NamedTuple):
+    """One row of `checkpoints`; times in ms."""
+
+    shard: int
+    partitions: int
+    sends_mark: int
+    receives_mark: int
+    receipts_mark: int
+    sends_offset: int
+    receives_offset: int
+    receipts_offset: int
+    settled_through: int
+    remembers_from: int
+    open: int
+    events: int
+    merged: int
+    duplicates: int
+    dead_letters: int
+    amended: int
+    orphaned: int
+    adopted: int
+    updated_at: int
+    version: int
+
+
+_MILLIS: Final = "DateTime64(3, 'UTC')"
+CHECKPOINT_COLUMNS: Final = tuple(
+    Column(
+        name,
+        "UInt16" if name in ("shard", "partitions")
+        else _MILLIS if name.endswith("_mark") or name in ("settled_through", "remembers_from", "updated_at")
+        else "Int64" if name.endswith("_offset")
+        else "UInt64",
+    )
+    for name in Checkpoint._fields
+)  # fmt: skip
+_OPEN_TYPES: Final = {
+    "shard": "UInt16", "occurred_at": _MILLIS, "deadline": _MILLIS, "version": "UInt64", "is_deleted": "UInt8",
+}  # fmt: skip
+OPEN_COLUMNS: Final = tuple(
+    Column(name, _OPEN_TYPES.get(name, "String"))
+    for name in OpenRow._fields
+)  # fmt: skip
+ORPHAN_COLUMNS: Final = tuple(
+    Column(name, type_)
+    for name, type_ in (
+        ("message_id", "String"), ("event_id", "String"), ("state", "String"), ("occurred_at", _MILLIS),
+        ("error_code", "String"), ("vendor_error_code", "String"), ("provider", "String"), ("segment", "UInt8"),
+        ("source", "String"), ("mcc", "String"), ("mnc", "String"), ("rate", "String"), ("carrier_fee", "String"),
+        ("orphaned_at", _MILLIS), ("shard", "UInt16"), ("version", "UInt64"), ("is_deleted", "UInt8"),
+    )
+)  # fmt: skip
+
+
+def select_columns(columns: Sequence[Column]) -> str:
+    """A `SELECT` list over a table named `t`: instants as integers in ms, everything else as it is."""
+    return ", ".join(map(_select, columns))
+
+
+def _select(column: Column) -> str:
+    name = f"t.`{column.name}`"
+    if column.type == f"Array({_MILLIS})":
+        return f"arrayMap(at -> toUnixTimestamp64Milli(at), {name})"
+    return f"toUnixTimestamp64Milli({name})" if "DateTime64" in column.type else name
+
+
+OPEN_ROWS: Final = """
+SELECT o.shard, o.message_id, o.part, o.facts, toUnixTimestamp64Milli(o.deadline),
+    toUnixTimestamp64Milli(o.occurred_at),
+    multiIf(o.part != '' OR r.known = 0, 0, r.known % 4294967296 >= o.version, 1, 2)
+FROM (SELECT * FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}) AS o
+LEFT JOIN (
+    SELECT account_id, occurred_at, message_id, max(version) AS known FROM mdrs
+    WHERE direction = 'outbound' AND shard IN {shards:Array(UInt16)}
+        AND occurred_at >= (SELECT min(occurred_at) FROM open_messages WHERE part = '' AND is_deleted = 0)
+        AND message_id IN (
+            SELECT message_id FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)} AND part = ''
+        )
+    GROUP BY account_id, occurred_at, message_id
+) AS r ON r.account_id = o.account_id AND r.occurred_at = o.occurred_at AND r.message_id = o.message_id
+"""
+LOOKUP_IDS: Final = "SELECT DISTINCT message_id FROM mdrs WHERE message_id IN {ids:Array(String)}"
+LOOKUP_RECORDS: Final = (
+    f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"  # noqa: S608  # our own column names
+    " ORDER BY t.version DESC LIMIT 1 BY t.message_id, t.direction"
+)
+LOOKUP_ORPHANS: Final = (
+    f"SELECT {select_columns(ORPHAN_COLUMNS[:13])} FROM orphan_log AS t"  # noqa: S608  # our own column names
+    # Also those adopted before: merging knows them again, and a stale worker may have adopted them in vain.
+    " WHERE message_id IN {ids:Array(String)}"
+    " ORDER BY t.version LIMIT 1 BY message_id, event_id, state, occurred_at, segment"
+)
+
+
+def orphan_row(r: Receipt, at_ms: int, shard: int, version: int, is_deleted: int) -> tuple[object, ...]:
+    """A row of `orphan_log`: a receipt, when it was given up, and whether it has met its message since."""
+    return (
+        r.message_id, r.event_id, r.state, r.occurred_ms, r.error_code, r.vendor_error_code, r.provider, r.segment,
+        r.source, r.mcc, r.mnc, r.rate, r.carrier_fee, at_ms, shard, version, is_deleted,
+    )  # fmt: skip
+
+
+def orphan(row: Sequence[Any]) -> Receipt:
+    """The receipt in a row that `LOOKUP_ORPHANS` reads."""
+    (
+        message_id,
+        event_id,
+        state,
+        at_ms,
+        error_code,
+        vendor_error_code,
+        provider,
+        segment,
+        source,
+        mcc,
+        mnc,
+        rate,
+        fee,
+    ) = row
+    return Receipt(
+        event_id, message_id, "", state, segment, error_code, vendor_error_code, provider, mcc, mnc, rate, fee,
+        at_ms, source,
+    )  # fmt: skip

@@ -1,0 +1,292 @@
+"""One conformance suite for what the worker asks of its store: over chDB, over HTTP, and over the simulation's fake."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from schemas.record import COLUMNS
+from streams import join
+from streams.effects import OpenRow
+from streams.join import Life
+from streams.lives import TOMBSTONE
+from streams.store import Store, Unavailable
+from streams.tables import Checkpoint
+from tests.chserver import Fault
+from tests.entries import NOON_MS, read
+from tests.servers import Served, serve
+from tests.simulation.store import MemoryStore, Tables
+
+DAY_MS: Final = 86_400_000
+NAMES: Final = [c.name for c in COLUMNS]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The server of this module."""
+    with serve(tmp_path_factory.mktemp("store")) as it:
+        yield it
+
+
+@pytest.fixture
+def server(served: Served) -> Iterator[Store]:
+    """A store over HTTP, empty and without faults."""
+    served.fault(Fault())
+    store = Store(served.url)
+    store.client.command("DROP DATABASE IF EXISTS mdr SYNC")
+    store.migrate(3_650, 3_650)
+    yield store
+    served.fault(Fault())
+    store.close()
+
+
+@pytest.fixture
+def chdb(tmp_path: Path) -> Iterator[Store]:
+    """An embedded store."""
+    store = Store(f"chdb://{tmp_path / 'chdb'}")
+    store.migrate(3_650, 3_650)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    """The simulation's."""
+    return MemoryStore(Tables())
+
+
+@pytest.fixture(params=["chdb", "server", "memory"])
+def store(request: pytest.FixtureRequest) -> Any:
+    """Each of the three."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["chdb", "server"])
+def real(request: pytest.FixtureRequest) -> Any:
+    """Each that has views."""
+    return request.getfixturevalue(request.param)
+
+
+def outbound(message_id: str = "m1", receipts: int = 1, at_ms: int = NOON_MS, **fields: Any) -> tuple[object, ...]:
+    """The row of a settled outbound message, its receipts of states that only grow."""
+    send = read("sends", message_id=message_id, at_ms=at_ms, **fields)
+    states = ("sent", "failed", "delivered")[:receipts]
+    facts = [read("receipts", 7 + n, message_id=message_id, event_id=f"r{n}", state=s) for n, s in enumerate(states)]
+    return join.outbound_row(Life(send, tuple(facts), settled_ms=NOON_MS + 1_000), send, 3)
+
+
+def inbound(message_id: str = "m1") -> tuple[object, ...]:
+    """The row of an inbound message."""
+    return join.inbound_row(read("receives", message_id=message_id), NOON_MS + 1_000, 3)
+
+
+def open_row(message_id: str, receipts: int = 0, part: str = "", *, deleted: bool = False) -> OpenRow:
+    """A row of what is open."""
+    send = read("sends", message_id=message_id)
+    life = Life(send, tuple(read("receipts", n, message_id=message_id, event_id=f"r{n}") for n in range(receipts)))
+    version = TOMBSTONE if deleted else 1 + receipts
+    facts = b"" if deleted else join._encode(life)
+    return OpenRow(3, message_id, part, "a1", NOON_MS, NOON_MS + 5_000, facts, version, int(deleted))
+
+
+def checkpoint(shard: int, version: int, **more: int) -> Checkpoint:
+    """Where a partition stands."""
+    return Checkpoint(
+        **{**dict.fromkeys(Checkpoint._fields, 0), "shard": shard, "partitions": 4, "version": version, **more}
+    )
+
+
+FULL: Final[dict[str, Any]] = {
+    "subaccount_id": "s", "profile_id": "p", "connection_id": "c", "message_type": "mms", "body": "it's\n\tü😀\\'",
+    "media_urls": ["https://x/1", "https://x/2"], "encoding": "ucs2", "segments": 255, "number_type": "short-code",
+    "mcc": "310", "mnc": "01", "country": "NO", "provider": "p0", "rate": "9999999.999999999",
+    "carrier_fee": "0.000000001",
+    "currency": "EUR", "campaign_id": "ci", "campaign_status": "cs", "powerpack_id": "pp", "conversation_id": "co",
+    "conversation_origin": "og", "callback_url": "https://c", "requester_ip": "192.0.2.1", "user_data": "=1+1",
+    "external_number": "e", "billing_number": "b", "group_to": ["+1"], "replaced_sender": "rs",
+    "registration_type": "10dlc", "tags": ["t", "ü"], "attributes": {"dlt_entity_id": "1201", "k'": "v\n"},
+}  # fmt: skip
+
+
+def test_every_column_comes_back(store: Any) -> None:
+    """A record with every column filled is found as it was written, money, times and maps included."""
+    row = outbound(receipts=3, **FULL)
+    assert store.write_records([row]) == []
+    found = store.lookup(["m1"])["m1"].records["outbound"]
+    told = dict(zip(NAMES, (getattr(found, n.replace(".", "_")) for n in NAMES), strict=True))
+    assert told == {n: list(v) if isinstance(v, list) else v for n, v in zip(NAMES, row, strict=True)}
+    again = join.restore(found)
+    assert again.send is not None
+    assert join.outbound_row(again, again.send, 3) == row
+
+
+def test_more_knowledge_stays_whoever_writes_last(store: Any) -> None:
+    """A row with fewer facts never replaces one with more, in whatever order they are written."""
+    for order in ((3, 1), (1, 3)):
+        mid = f"m{order}"
+        for receipts in order:
+            store.write_records([outbound(mid, receipts)])
+        assert store.lookup([mid])[mid].records["outbound"].state == "delivered"
+
+
+def test_both_directions_of_an_id_are_kept_apart(store: Any) -> None:
+    """An inbound and an outbound message may have one id."""
+    store.write_records([outbound(), inbound()])
+    records = store.lookup(["m1"])["m1"].records
+    assert {d: r.state for d, r in records.items()} == {"outbound": "sent", "inbound": "received"}
+
+
+def test_months_are_no_obstacle(store: Any) -> None:
+    """Rows of many months go in at once."""
+    rows = [outbound(f"m{n}", at_ms=NOON_MS - n * 31 * DAY_MS) for n in range(150)]
+    assert store.write_records(rows) == []
+    assert len(store.lookup([f"m{n}" for n in range(150)])) == 150
+
+
+def test_what_is_not_known_is_not_found(store: Any) -> None:
+    """An id without record and orphan is left out."""
+    store.write_records([outbound()])
+    assert store.lookup(["m2", "it's", "m1\\"]) == {}
+
+
+def test_what_is_open_comes_back_and_tombstones_win(store: Any) -> None:
+    """An open row is found with its facts until its tombstone; an older row after that changes nothing."""
+    store.write_open([open_row("m1", 1), open_row("m2"), open_row("m2", part="p1")])
+    store.write_open([open_row("m2", deleted=True)])
+    store.write_open([open_row("m2", 2)])
+    rows = sorted(store.open_rows([3]))
+    assert [(r[1], r[2]) for r in rows] == [(b"m1", b""), (b"m2", b"p1")]
+    assert rows[0][3:] == (open_row("m1", 1).facts, NOON_MS + 5_000, NOON_MS, 0)
+    assert list(store.open_rows([0])) == []
+
+
+def test_an_open_row_says_whether_its_message_is_settled(store: Any) -> None:
+    """0: no record. 1: the record holds as many facts. 2: it holds fewer."""
+    store.write_open([open_row("m1", 1), open_row("m2", 1), open_row("m3", 1)])
+    store.write_records([outbound("m2", 2), outbound("m3", 0), inbound("m1")])
+    assert {r[1]: r[6] for r in store.open_rows([3])} == {b"m1": 0, b"m2": 1, b"m3": 2}
+
+
+def test_orphans_are_found_also_when_adopted(store: Any) -> None:
+    """A receipt that never met a message is found with all it said, and still after it was adopted."""
+    said = {"error_code": "E1", "vendor_error_code": "v", "provider": "p", "mcc": "310", "mnc": "01", "segment": 2}
+    orphan = read("receipts", 5, event_id="r", state="failed", rate="0.1", carrier_fee="0.2", **said)
+    assert store.write_orphans(3, [(orphan, NOON_MS)]) == []
+    store.drop_orphans(3, [])
+    for _ in range(2):
+        (found,) = store.lookup(["m1"])["m1"].orphans
+        orphan.occurred_at = ""
+        assert found == orphan
+        store.drop_orphans(3, [(orphan, NOON_MS + 1)])
+    assert (store.orphan_ids(3), store.orphan_ids(0)) == (["m1"], [])
+
+
+def test_checkpoints_never_go_back(store: Any) -> None:
+    """Of each partition the checkpoint of the highest version counts."""
+    store.write_checkpoints([checkpoint(0, 5, sends_offset=7, sends_mark=NOON_MS), checkpoint(1, 1)])
+    store.write_checkpoints([checkpoint(0, 4, sends_offset=3)])
+    stored = store.checkpoints()
+    assert sorted(stored) == [0, 1]
+    assert stored[0] == checkpoint(0, 5, sends_offset=7, sends_mark=NOON_MS)
+
+
+def test_recent_ids_are_those_settled_since(store: Any) -> None:
+    """Ids of records settled at or after a time, with their directions, of one partition."""
+    store.write_records([outbound("m1"), inbound("m2")])
+    assert sorted(store.recent_ids(3, NOON_MS + 1_000)) == [("m1", "outbound"), ("m2", "inbound")]
+    assert (store.recent_ids(3, NOON_MS + 1_001), store.recent_ids(0, 0)) == ([], [])
+
+
+# ---- what only the real ones can show --------------------------------------------------------------------------
+
+
+def test_migrating_again_does_nothing(real: Store) -> None:
+    """Migrations are idempotent."""
+    assert real.migrate(3_650, 3_650) == []
+    assert real.migrate(10, 5) == []
+
+
+def test_only_the_bad_rows_are_refused(real: Store) -> None:
+    """Rows that cannot be stored are given back with the entries they were made of; all others are written."""
+    rows = [list(outbound(f"m{n}")) for n in range(64)]
+    for n in (0, 17, 63):
+        rows[n][NAMES.index("segments")] = 70_000
+    bad = real.write_records([tuple(row) for row in rows])
+    assert [b.row[0] for b in bad] == ["m0", "m17", "m63"]
+    assert all(b.sources == ("mdr.sends:0:0", "mdr.receipts:0:7") and b.detail for b in bad)
+    assert len(real.lookup([f"m{n}" for n in range(64)])) == 61
+
+
+def test_each_message_is_shown_once(real: Store) -> None:
+    """`mdr` has a record once, in its latest version; `messages` also what is open, and nothing twice."""
+    real.write_records([outbound("m1", 1)])
+    real.write_records([outbound("m1", 3)])
+    real.write_open([open_row("m1"), open_row("m2")])
+    ask = "SELECT message_id, record_type FROM {} ORDER BY message_id"
+    assert real.query(ask.format("mdr"), {}) == [("m1", "complete")]
+    assert real.query(ask.format("messages"), {}) == [("m1", "complete"), ("m2", "pending")]
+
+
+def test_adopted_orphans_are_not_shown(real: Store) -> None:
+    """`orphan_receipts` shows receipts that never met a message, and no longer those that did."""
+    orphans = [(read("receipts", 5, message_id=m, event_id="r"), NOON_MS) for m in ("m1", "m2")]
+    real.write_orphans(3, orphans)
+    real.drop_orphans(3, orphans[:1])
+    assert real.query("SELECT message_id FROM orphan_receipts", {}) == [("m2",)]
+
+
+def test_settled_through_counts_partitions_without_a_worker(real: Store) -> None:
+    """A partition nobody has reached yet holds the overall time at 1970."""
+    times = "toUnixTimestamp64Milli(settled_through), toUnixTimestamp64Milli(overall)"
+    ask = f"SELECT partition, {times} FROM settled_through ORDER BY partition"  # noqa: S608  # our own words
+    real.write_checkpoints([checkpoint(n, 1, settled_through=NOON_MS + n, updated_at=NOON_MS) for n in (0, 1, 2)])
+    assert real.query(ask, {}) == [(0, NOON_MS, 0), (1, NOON_MS + 1, 0), (2, NOON_MS + 2, 0), (3, 0, 0)]
+    real.write_checkpoints([checkpoint(3, 1, settled_through=NOON_MS + 3, updated_at=NOON_MS)])
+    assert {overall for _, _, overall in real.query(ask, {})} == {NOON_MS}
+
+
+def test_delivery_stats_add_up(real: Store) -> None:
+    """The statistics count each record once, by what became of it."""
+    real.write_records([outbound("m1", 3), outbound("m2", 1), outbound("m3", 2), inbound("m4")])
+    ask = (
+        "SELECT direction, sum(messages), sum(complete), sum(error), sum(unconfirmed) FROM delivery_stats"
+        " GROUP BY direction ORDER BY direction"
+    )
+    assert real.query(ask, {}) == [("inbound", 1, 1, 0, 0), ("outbound", 3, 1, 1, 1)]
+
+
+# ---- what only a server can do ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [
+    Fault("code", code=241), Fault("code", code=252), Fault("code", code=319), Fault("busy"), Fault("drop"),
+    Fault("cut"), Fault("refuse"), Fault("code", code=202), Fault("code", code=999),
+], ids=lambda f: f"{f.kind}-{f.code}")  # fmt: skip
+def test_what_passes_is_told_as_unavailable(served: Served, server: Store, fault: Fault) -> None:
+    """Whatever may pass is `Unavailable`, and the same insert works when it has passed."""
+    served.fault(fault)
+    with pytest.raises(Unavailable):
+        server.write_records([outbound(f"m{n}") for n in range(50)])
+    served.fault(Fault())
+    assert server.write_records([outbound(f"m{n}") for n in range(50)]) == []
+    assert server.query("SELECT count() FROM mdr", {}) == [(50,)]
+
+
+def test_a_row_the_server_refuses_is_halved_out(served: Served, server: Store) -> None:
+    """A row that the server refuses for good is found by halving, whatever the table; the others are in."""
+    served.fault(Fault("marker", marker="unbearable", code=117))
+    rows = [outbound(f"m{n}", user_data="unbearable" if n == 11 else "fine") for n in range(20)]
+    assert [b.row[0] for b in server.write_records(rows)] == ["m11"]
+    (bad,) = server.write_open([open_row("m1"), open_row("unbearable"), open_row("m3")])
+    assert (bad.row[1], bad.sources) == ("unbearable", ("mdr.sends:0:0",))
+    orphans = [(read("receipts", 5, message_id=m, event_id="r"), NOON_MS) for m in ("m1", "unbearable")]
+    assert [b.sources for b in server.write_orphans(3, orphans)] == [("mdr.receipts:0:5",)]
+    assert server.query("SELECT count() FROM mdr", {}) == [(19,)]
+
+
+def test_nobody_there_is_told_in_one_sentence() -> None:
+    """A server that cannot be reached is `Unavailable`, named by host and port and without the password."""
+    with pytest.raises(Unavailable, match=r"^ClickHouse at 127\.0\.0\.1:9 cannot be opened: ") as failure:
+        Store("http://user:secret@127.0.0.1:9")
+    assert "secret" not in str(failure.value)
