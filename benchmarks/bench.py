@@ -1,7 +1,7 @@
 """Events per second, beside the raw limit: what aiokafka and orjson need to read and decode the same topics.
 
-`python -m benchmarks.bench` loads a seeded data set into a broker of its own, runs the limit and ours in turn, each in a
-fresh process, checks the records, and ends with one JSON line. Times run from the first event to the last row
+`python -m benchmarks.bench` loads a seeded data set into a broker of its own, runs the limit and ours in turn, each in
+a fresh process, checks the records, and ends with one JSON line. Times run from the first event to the last row
 acknowledged, ours with its offsets committed.
 """
 
@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys

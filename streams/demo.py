@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import time
 from collections import Counter
 from typing import Any, Final
@@ -45,12 +46,13 @@ async def run(settings: Settings, messages: int, seed: int) -> None:
     console = Console(stderr=True)
     began = time.monotonic()
     home.mkdir(parents=True, exist_ok=True)
+    # The traffic and its truth are made while the broker starts.
+    making = asyncio.create_task(asyncio.to_thread(_make, _plan(messages, seed)))
     settings = await asyncio.to_thread(running.with_own_broker, settings, console.print)
     console.print(f"Kafka runs at {settings.kafka}, the store is chDB in {home / 'chdb'}")
-    plan = _plan(messages, seed)
     async with running.working(settings) as worker:
-        produced = await _run_traffic(worker, settings, plan, console)
-        truth = await asyncio.to_thread(expected, produced)
+        produced, truth = await making
+        await _run_traffic(worker, settings, produced, console)
         told = await asyncio.to_thread(read_all, worker.store)
         counts = dict(worker.dead_letters)
     _show(told, truth, counts, produced, began)
@@ -61,8 +63,12 @@ def _plan(messages: int, seed: int) -> Plan:
     return Plan(messages, seed, clock_ms() - span_ms, _RATE_PER_S, settling_ms=_SETTLING_MS)
 
 
-async def _run_traffic(worker: Worker, settings: Settings, plan: Plan, console: Console) -> list[Event]:
-    produced = await asyncio.to_thread(lambda: list(events(plan)))
+def _make(plan: Plan) -> tuple[list[Event], Truth]:
+    produced = list(events(plan))
+    return produced, expected(produced)
+
+
+async def _run_traffic(worker: Worker, settings: Settings, produced: list[Event], console: Console) -> None:
     bars = Progress(
         TextColumn("{task.description:>12}"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
         TimeElapsedColumn(), console=console,
@@ -77,7 +83,6 @@ async def _run_traffic(worker: Worker, settings: Settings, plan: Plan, console: 
             await asyncio.wait_for(watching, _PATIENCE_S)
         except TimeoutError:
             raise DemoFailed(f"not everything was settled within {_PATIENCE_S:.0f} s") from None
-    return produced
 
 
 async def _watch(worker: Worker, total: int, bars: Progress, read: TaskID, settled: TaskID) -> None:
@@ -140,7 +145,7 @@ def comparable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(told: dict[str, Any], truth: Truth, dead: dict[str, int], produced: list[Event], began: float) -> None:
-    out = Console()
+    out = Console(width=None if sys.stdout.isatty() else 120)
     records = told["records"]
     _show_states(out, records)
     _show_timeline(out, max(records, key=lambda r: len(set(r["timeline.state"]))))

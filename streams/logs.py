@@ -44,6 +44,8 @@ def set_up(level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("streams").setLevel(level)
     logging.getLogger("api").setLevel(level)
+    # There Faust tells of every service that starts and stops.
+    logging.getLogger("streams.transport").setLevel(logging.WARNING)
     # It reports each step of joining a group, and each failed attempt in an outage, as an error.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("faust").setLevel(logging.ERROR)
