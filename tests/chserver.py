@@ -31,6 +31,7 @@ from urllib.parse import parse_qsl, urlsplit
 import chdb
 import cramjam
 import msgspec
+import pyarrow as pa
 
 _NOT_SETTINGS: Final = re.compile(
     "query|database|default_format|buffer_size|session_(id|timeout|check)|query_id|quota_key|(de)?compress|role|user"
@@ -263,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
             owner.hang(fault)
         if fault.kind == "busy":
             return self._reply(503, b"Service Unavailable\n", {})
-        if fault.kind == "code" or (fault.marker and is_insert and fault.marker.encode() in query):
+        if fault.kind == "code" or (fault.marker and is_insert and _holds(query, fault.marker)):
             return self._refuse(f"Code: {fault.code}. DB::Exception: on purpose. ({_NAMES.get(fault.code, 'ERROR')})")
         return self._run(query, params, is_insert, drop=fault.kind == "drop")
 
@@ -322,6 +323,15 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(size)
         self.rfile.readline()
         return data
+
+
+def _holds(insert: bytes, marker: str) -> bool:
+    """Whether the marker is among the rows; Arrow compresses them."""
+    statement = _INSERT.match(insert)
+    if statement is not None and statement["format"] == b"Arrow":
+        rows = pa.ipc.open_file(pa.BufferReader(insert[statement.end() :])).read_all()
+        return marker in str(rows.to_pydict())
+    return marker.encode() in insert
 
 
 def _query(params: dict[str, str], headers: Any, body: bytes) -> tuple[bytes, dict[str, str]]:
