@@ -245,7 +245,7 @@ class World:
             while len(self.workers.running) > wanted:
                 worker = self._any_worker()
                 await self._ends(worker)
-                self.workers.running.remove(worker)
+                await asyncio.sleep(0.5)  # the supervisor takes it off its list
             changes += 1
             await asyncio.sleep(2)
         return f"{changes} changes each"

@@ -15,18 +15,19 @@ def main() -> int:
     options.add_argument("seed", type=int, nargs="?")
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--from", dest="first", type=int, default=1)
+    options.add_argument("--until-wrong", action="store_true", help="end with the first seed that goes wrong")
     told = options.parse_args()
     if told.seed is not None:
         result = run(told.seed, print)
         print("\n".join(result.wrong) or f"seed {told.seed}: all as it must be ({result.steps} steps)")
         return bool(result.wrong)
-    return _many(told.first, told.seconds)
+    return _many(told.first, told.seconds, told.until_wrong)
 
 
-def _many(first: int, seconds: float) -> int:
+def _many(first: int, seconds: float, until_wrong: bool) -> int:
     began, seed, bad = time.monotonic(), first, 0
     kills, sums = Counter[str](), Counter[str]()
-    while time.monotonic() - began < seconds:
+    while time.monotonic() - began < seconds and not (bad and until_wrong):
         result = run(seed)
         kills += result.kills
         for name in ("events", "records", "stops", "terms", "rebalances", "refused"):
