@@ -4,7 +4,8 @@ from html import escape
 from typing import Any, Final
 
 _STYLE: Final = (
-    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "code{font-family:ui-monospace,monospace}h2 code{font-weight:600}table{border-collapse:collapse;width:100%}"
     "td,th{text-align:left;padding:.2rem .6rem .2rem 0;border-bottom:1px solid #8884;vertical-align:top}"
     "section{margin:2rem 0}summary{cursor:pointer}"

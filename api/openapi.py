@@ -88,7 +88,7 @@ def _statistic() -> dict[str, Any]:
     ]
     shares = ["delivery_rate", "unconfirmed_share", "delivery_ms_p50", "delivery_ms_p90", "delivery_ms_p99"]
     return {
-        "currency": _TEXT, **dict.fromkeys(counts, _WHOLE), **dict.fromkeys(shares, {"type": ["number", "null"]}),
+        "currency": _TEXT, **dict.fromkeys(counts, _WHOLE), **{name: {"type": ["number", "null"]} for name in shares},
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _report_request() -> dict[str, Any]:
         "properties": {
             "start": _INSTANT, "end": _INSTANT, "format": {"enum": list(files.FORMATS)},
             "name": {"type": "string", "maxLength": 200},
-            "filters": {"type": "object", "additionalProperties": values, "description": "as `/mdr/records` takes them"},
+            "filters": {"type": "object", "additionalProperties": values},
         },
     }  # fmt: skip
 
@@ -208,7 +208,7 @@ def _post(summary: str, body: str, schema: dict[str, Any], status: int) -> dict[
 
 
 def _download() -> dict[str, Any]:
-    binary = {media: {} for media in files.MEDIA_TYPES.values()}
+    binary: dict[str, Any] = {media: {} for media in files.MEDIA_TYPES.values()}
     return {
         "summary": "The file of a report; the link is the credential, and ends within minutes", "security": [],
         "parameters": [_path("token", "The secret part of `url`.")],

@@ -59,7 +59,8 @@ def fresh(select: Select, scope: Scope, where: Condition, rows: Sequence[dict[st
     b = Binder()
     at = [row["occurred_at"] for row in kept]
     sql = (
-        f"SELECT account_id, message_id, occurred_at FROM mdr.mdrs WHERE {scope_sql(scope, b)} AND direction = 'outbound'"
+        "SELECT account_id, message_id, occurred_at FROM mdr.mdrs"
+        f" WHERE {scope_sql(scope, b)} AND direction = 'outbound'"
         f" AND occurred_at >= parseDateTime64BestEffort({b.bind(min(at), 'String')}, 3, 'UTC')"
         f" AND occurred_at <= parseDateTime64BestEffort({b.bind(max(at), 'String')}, 3, 'UTC')"
         f" AND message_id IN {b.bind([row['message_id'] for row in kept], 'Array(String)')}"

@@ -31,6 +31,9 @@ __all__ = ["Client", "Key", "Page", "QueryError", "Range", "Scope", "TooSlow", "
 QUERY_SECONDS_MAX: Final = 30
 _TOO_SLOW: Final = f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows"
 _FOLD_BATCH: Final = 2_000
+_WINDOW_ROWS_MIN: Final = 30
+_WINDOW_MS_A_ROW: Final = 60_000
+_WINDOW_GROWTH: Final = 8
 _FOLD_BATCH_MAX: Final = 20_000
 _KEY: Final = ("occurred_at", "message_id", "direction", "account_id")
 _COLUMNS: Final = ", ".join(f"`{c.name}`" for c in PUBLIC)
@@ -253,6 +256,33 @@ def decode_cursor(text: str) -> Key:
 
 
 def _settled(client: Client, ask: Listing) -> list[dict[str, Any]]:
+    if ask.order or ask.offset:
+        return _read(client, ask)
+    found: list[dict[str, Any]] = []
+    for window in _windows(ask):
+        found += _read(client, ask._replace(span=window, limit=ask.limit - len(found)))
+        if len(found) >= ask.limit:
+            break
+    return found
+
+
+def _windows(ask: Listing) -> Iterator[Range]:
+    """The range in growing windows, in the order asked for: what a page costs must not depend on what lies behind it."""
+    low, high = (ask.before, ask.after) if ask.descending else (ask.after, ask.before)
+    start_ms = max(ask.span.start_ms, low.occurred_ms) if low else ask.span.start_ms
+    end_ms = min(ask.span.end_ms, high.occurred_ms + 1) if high else ask.span.end_ms
+    size_ms = max(ask.limit, _WINDOW_ROWS_MIN) * _WINDOW_MS_A_ROW
+    while start_ms < end_ms:
+        if ask.descending:
+            yield Range(max(start_ms, end_ms - size_ms), end_ms)
+            end_ms -= size_ms
+        else:
+            yield Range(start_ms, min(end_ms, start_ms + size_ms))
+            start_ms += size_ms
+        size_ms *= _WINDOW_GROWTH
+
+
+def _read(client: Client, ask: Listing) -> list[dict[str, Any]]:
     b = Binder()
     order = _order_sql(ask)
     tail = f" ORDER BY {order} LIMIT {b.bind(ask.limit, 'UInt32')} OFFSET {b.bind(ask.offset, 'UInt32')}"

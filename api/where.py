@@ -117,7 +117,7 @@ def holds(condition: Condition, row: dict[str, Any]) -> bool:
     name, op, value = condition.column, condition.op, condition.value
     held = row["attributes"].get(name.removeprefix(ATTRIBUTES), "") if name.startswith(ATTRIBUTES) else row[name]
     if name in TIMES:
-        value = [format_rfc3339(int(v)) for v in _listed(value)] if op == "in" else format_rfc3339(int(value))  # type: ignore[call-overload, arg-type]
+        value = [format_rfc3339(int(v)) for v in _listed(value)] if op == "in" else format_rfc3339(int(value))  # type: ignore[arg-type]
     return held is not None and bool(_DECISIONS[op](held, value))
 
 
@@ -134,7 +134,8 @@ def _listed(value: Value) -> Sequence[Any]:
 
 _DECISIONS: Final[dict[Op, Callable[[Any, Any], bool]]] = {
     "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le,
-    "like": _like, "contains": lambda held, value: value in held, "starts_with": lambda held, value: held.startswith(value),
+    "like": _like, "contains": lambda held, value: value in held,
+    "starts_with": lambda held, value: held.startswith(value),
     "ends_with": lambda held, value: held.endswith(value), "in": lambda held, value: held in value,
     "has_any": lambda held, value: not set(held).isdisjoint(value),
     "md5": lambda held, value: hashlib.md5(held.encode(), usedforsecurity=False).hexdigest() == value,

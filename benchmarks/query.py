@@ -4,7 +4,7 @@
 JSON line. Latencies are of one client on one connection.
 """
 
-# ruff: noqa: S608  # the statements are made of numbers of this file
+# the statements are made of numbers of this file
 
 import argparse
 import base64
@@ -38,20 +38,22 @@ def fill(store: Store, records: int, start_ms: int) -> None:
     """Inserts records spread evenly over the days and accounts; one in four is inbound."""
     span_ms = DAYS * _DAY_MS
     for at in range(0, records, _STEP):
-        store.client.command(_INSERT.format(
-            start=start_ms, at=at, count=min(_STEP, records - at), span=span_ms, records=records, accounts=ACCOUNTS
-        ))  # fmt: skip
+        store.client.command(
+            _INSERT.format(
+                start=start_ms, at=at, count=min(_STEP, records - at), span=span_ms, records=records, accounts=ACCOUNTS
+            )
+        )
         print(f"\r{at:,} of {records:,} records", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
 
 
 _INSERT: Final = """
 INSERT INTO mdr.mdrs (
-    message_id, account_id, profile_id, direction, record_type, state, message_type, from_number, to_number, number_type,
-    body, encoding, segments, segments_delivered, mcc, mnc, country, provider, error_code, rate_nanos, carrier_fee_nanos,
-    amount_nanos, currency, campaign_id, tags, attributes, occurred_at, sent_at, final_at, settled_at,
-    timeline.event_id, timeline.state, timeline.occurred_at, timeline.segment, timeline.error_code, timeline.source,
-    version, shard
+    message_id, account_id, profile_id, direction, record_type, state, message_type, from_number, to_number,
+    number_type, body, encoding, segments, segments_delivered, mcc, mnc, country, provider, error_code, rate_nanos,
+    carrier_fee_nanos, amount_nanos, currency, campaign_id, tags, attributes, occurred_at, sent_at, final_at,
+    settled_at, timeline.event_id, timeline.state, timeline.occurred_at, timeline.segment, timeline.error_code,
+    timeline.source, version, shard
 )
 SELECT
     lower(hex(MD5(toString(number)))), concat('account-', toString(number % {accounts})), 'profile-1', way,
@@ -66,7 +68,8 @@ SELECT
 FROM (
     SELECT
         number, if(number % 4 = 0, 'inbound', 'outbound') AS way,
-        multiIf(way = 'inbound', 'received', number % 14 = 1, 'undelivered', number % 50 = 3, 'sent', 'delivered') AS result,
+        multiIf(way = 'inbound', 'received', number % 14 = 1, 'undelivered', number % 50 = 3, 'sent', 'delivered')
+            AS result,
         if(result = 'undelivered', '30003', '') AS code,
         fromUnixTimestamp64Milli(toInt64({start} + intDiv(number * {span}, {records})), 'UTC') AS born
     FROM numbers({at}, {count})
@@ -104,9 +107,18 @@ def measure(ask: Asker, store: Store, start_ms: int, rounds: int) -> dict[str, A
     for _ in range(rounds):
         day_ms = start_ms + rng.randrange(DAYS) * _DAY_MS
         account = f"account-{rng.randrange(ACCOUNTS)}"
-        took_ms, told = ask("GET", "/mdr/records?" + urlencode({
-            "account_id": account, "start": format_rfc3339(day_ms), "end": format_rfc3339(day_ms + _DAY_MS), "limit": 20
-        }))  # fmt: skip
+        took_ms, told = ask(
+            "GET",
+            "/mdr/records?"
+            + urlencode(
+                {
+                    "account_id": account,
+                    "start": format_rfc3339(day_ms),
+                    "end": format_rfc3339(day_ms + _DAY_MS),
+                    "limit": 20,
+                }
+            ),
+        )
         assert len(told["records"]) == 20
         pages.append(took_ms)
         ids += [r["message_id"] for r in told["records"][:2]]
@@ -114,16 +126,21 @@ def measure(ask: Asker, store: Store, start_ms: int, rounds: int) -> dict[str, A
     single = [ask("GET", f"/mdr/records/{message_id}")[0] for message_id in rng.sample(ids, rounds)]
     first, deep = _deep(ask, start_ms, rounds)
     return {
-        "page": spread(pages), "page_plain_sql": spread(plain), "by_id": spread(single), "first_page": spread(first),
+        "page": spread(pages),
+        "page_plain_sql": spread(plain),
+        "by_id": spread(single),
+        "first_page": spread(first),
         "deep_page": spread(deep),
-    }  # fmt: skip
+    }
 
 
 def _plain(store: Store, account: str, day_ms: int) -> float:
     began = time.perf_counter()
     rows = store.client.query(
-        "SELECT * FROM mdr.mdr WHERE account_id = {a:String} AND occurred_at >= fromUnixTimestamp64Milli({s:Int64}, 'UTC')"
-        " AND occurred_at < fromUnixTimestamp64Milli({e:Int64}, 'UTC') ORDER BY occurred_at, message_id, direction LIMIT 20",
+        "SELECT * FROM mdr.mdr WHERE account_id = {a:String}"
+        " AND occurred_at >= fromUnixTimestamp64Milli({s:Int64}, 'UTC')"
+        " AND occurred_at < fromUnixTimestamp64Milli({e:Int64}, 'UTC')"
+        " ORDER BY occurred_at, message_id, direction LIMIT 20",
         parameters={"a": account, "s": day_ms, "e": day_ms + _DAY_MS},
     ).result_rows
     assert len(rows) == 20
@@ -133,12 +150,14 @@ def _plain(store: Store, account: str, day_ms: int) -> float:
 def _deep(ask: Asker, start_ms: int, rounds: int) -> tuple[list[float], list[float]]:
     """The first page of an account's month, and pages far behind it."""
     span = {
-        "account_id": "account-3", "start": format_rfc3339(start_ms), "end": format_rfc3339(start_ms + DAYS * _DAY_MS),
-    }  # fmt: skip
+        "account_id": "account-3",
+        "start": format_rfc3339(start_ms),
+        "end": format_rfc3339(start_ms + DAYS * _DAY_MS),
+    }
     first = [ask("GET", "/mdr/records?" + urlencode({**span, "limit": 20}))[0] for _ in range(rounds // 2)]
     cursor = None
     for _ in range(50):
-        more = {"cursor": cursor} if cursor else {}
+        more: dict[str, Any] = {"cursor": cursor} if cursor else {}
         cursor = ask("GET", "/mdr/records?" + urlencode({**span, **more, "limit": 1000}))[1]["next_cursor"]
         if cursor is None:
             return first, first
@@ -161,9 +180,11 @@ def report(ask: Asker, start_ms: int, records: int) -> dict[str, Any]:
     assert told["status"] == "complete", told
     ask("DELETE", f"/mdr/reports/{told['report_id']}")
     return {
-        "rows": told["rows_done"], "seconds": round(took_s, 2), "rows_per_s": round(told["rows_done"] / took_s),
+        "rows": told["rows_done"],
+        "seconds": round(took_s, 2),
+        "rows_per_s": round(told["rows_done"] / took_s),
         "more_memory_mb": round(max(0.0, peak - before)),
-    }  # fmt: skip
+    }
 
 
 def _rss_mb() -> float:
@@ -182,7 +203,9 @@ def main() -> None:
         store = Store(f"chdb://{path}")
         store.migrate(365, 365)
         start_ms = int(time.time() * 1000) // _DAY_MS * _DAY_MS - DAYS * _DAY_MS
-        held = store.client.query("SELECT count(), toUnixTimestamp64Milli(min(occurred_at)) FROM mdr.mdrs").result_rows[0]
+        held = store.client.query("SELECT count(), toUnixTimestamp64Milli(min(occurred_at)) FROM mdr.mdrs").result_rows[
+            0
+        ]
         if held[0]:
             start_ms = held[1]
         else:
@@ -194,9 +217,12 @@ def main() -> None:
 
 def _served(store: Store, folder: Path, start_ms: int, asked: argparse.Namespace) -> dict[str, Any]:
     config = AppConfig(
-        connect=lambda: connect(store.url), data_dir=folder, operator=_OPERATOR, http_url="",
+        connect=lambda: connect(store.url),
+        data_dir=folder,
+        operator=_OPERATOR,
+        http_url="",
         clock_ms=lambda: int(time.time() * 1000),
-    )  # fmt: skip
+    )
     server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

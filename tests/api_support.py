@@ -120,9 +120,14 @@ def fill(store: Store, plan: Plan, until_ms: int | None = None) -> Filled:
 def served(url: str, data_dir: Path, clock: Clock, **options: Any) -> Iterator[TestClient[Any]]:
     """The application upon a store, asked in-process."""
     config = AppConfig(
-        connect=lambda: connect(url), data_dir=data_dir, operator=OPERATOR, http_url="http://testserver.local", clock_ms=clock, fold=fold,
+        connect=lambda: connect(url),
+        data_dir=data_dir,
+        operator=OPERATOR,
+        http_url="http://testserver.local",
+        clock_ms=clock,
+        fold=fold,
         **{"requests_per_s": 1e6, "burst": 1_000_000} | options,
-    )  # fmt: skip
+    )
     with TestClient(create_app(config), raise_server_exceptions=False, base_url="http://testserver.local") as client:
         yield client
 

@@ -15,7 +15,11 @@ import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from api import auth
 from api.app import AppConfig, create_app
@@ -36,9 +40,15 @@ def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     fill(store, Plan(60, seed=2, rate_per_s=0.01, account="a"), NOW_MS)
     headers = bearer(auth.add_credential(store.client, "a"))
     config = AppConfig(
-        connect=lambda: connect(store.url), data_dir=Path(tmp_path_factory.mktemp("data")), operator=None, http_url="",
-        clock_ms=Clock(NOW_MS), fold=fold, requests_per_s=1e6, burst=1_000_000,
-    )  # fmt: skip
+        connect=lambda: connect(store.url),
+        data_dir=Path(tmp_path_factory.mktemp("data")),
+        operator=None,
+        http_url="",
+        clock_ms=Clock(NOW_MS),
+        fold=fold,
+        requests_per_s=1e6,
+        burst=1_000_000,
+    )
     server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -59,9 +69,15 @@ def test_every_answer_is_as_documented(served_url: tuple[str, dict[str, str]]) -
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
     for operation in schema.get_all_operations():
-        api = operation.ok()
+        api: Any = operation.ok()  # type: ignore[union-attr]
 
-        @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+        @settings(
+            max_examples=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        )
         @given(case=api.as_strategy())
         def check(case: Any) -> None:
             case.call_and_validate(headers=headers, checks=checks)
@@ -73,7 +89,9 @@ def test_the_document_holds_every_native_path() -> None:
     """Every path under `/mdr/` is documented with its methods, and refers to nothing that is not there."""
     told = document("1")
     documented = {(method.upper(), path) for path, item in told["paths"].items() for method in item}
-    ours = {(r.method, r.path) for r in ROUTES if r.path.startswith("/mdr/") and not (r.operator_only and r.method != "GET")}
+    ours = {
+        (r.method, r.path) for r in ROUTES if r.path.startswith("/mdr/") and not (r.operator_only and r.method != "GET")
+    }
     assert documented == ours | {("GET", "/mdr/lag")}
     for reference in re.findall(r"'#/components/(\w+)/(\w+)'", str(told)):
         assert reference[1] in told["components"][reference[0]]

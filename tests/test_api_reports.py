@@ -1,4 +1,4 @@
-"""Reports: built in the background, fetched by link, read again by independent readers (`api.reports`, `api.builder`)."""
+"""Reports: built in the background, fetched by link, read again by others' readers (`api.reports`, `api.builder`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from msgspec import structs
 from openpyxl.utils.escape import unescape
 
 from api import auth, builder, extract, files, reports
-from api.auth import OPERATOR as operator_caller
 from api.builder import Builder
 from api.query import Range, Scope
 from api.reports import Shelf
@@ -31,7 +31,7 @@ from streams.store import Store, connect
 from tests.api_support import OPERATOR, START_MS, Asker, Clock, Filled, basic, bearer, fill, served
 
 NOW_MS = START_MS + 20 * 3_600_000
-SPAN = {"start": format_rfc3339(START_MS - 3_600_000), "end": format_rfc3339(NOW_MS)}
+SPAN: dict[str, Any] = {"start": format_rfc3339(START_MS - 3_600_000), "end": format_rfc3339(NOW_MS)}
 HOSTILE = [
     "=1+1",
     '+1 "x", y',
@@ -59,10 +59,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 def _add_hostile(store: Store) -> None:
     for n, text in enumerate(HOSTILE):
         store.client.command(
-            "INSERT INTO mdr.mdrs (message_id, account_id, direction, record_type, state, from_number, to_number, body, segments,"
-            " user_data, amount_nanos, currency, tags, attributes, occurred_at, settled_at, version) SELECT {id:String}, 'hostile',"
-            " 'outbound', 'complete', 'delivered', {sender:String}, '+12025550123', {text:String}, 1, {text:String}, 9007199254740993,"
-            " 'USD', [{text:String}], map('k', {text:String}), fromUnixTimestamp64Milli({at:Int64}, 'UTC'), now64(3), 1",
+            "INSERT INTO mdr.mdrs (message_id, account_id, direction, record_type, state, from_number, to_number, body,"
+            " segments, user_data, amount_nanos, currency, tags, attributes, occurred_at, settled_at, version)"
+            " SELECT {id:String}, 'hostile', 'outbound', 'complete', 'delivered', {sender:String}, '+12025550123',"
+            " {text:String}, 1, {text:String}, 9007199254740993, 'USD', [{text:String}], map('k', {text:String}),"
+            " fromUnixTimestamp64Milli({at:Int64}, 'UTC'), now64(3), 1",
             parameters={
                 "id": f"hostile-{n}",
                 "text": text,
@@ -136,7 +137,7 @@ def one_line_end(value: Any) -> Any:
 
 @pytest.mark.parametrize("format_", files.FORMATS)
 def test_a_file_read_again_equals_the_records(http: TestClient[Any], format_: str) -> None:
-    """Each format, read by an independent reader, holds the records in order, with every column; formulas are disarmed."""
+    """Each format, read by an independent reader, holds the records in order, every column; formulas are disarmed."""
     asker = Asker(http, basic(*OPERATOR))
     made = asker.send("POST", "/mdr/reports", {"format": format_, "name": "all of it", **SPAN}, 202)
     assert made["status"] == "pending" and made["url"] is None
@@ -195,12 +196,21 @@ def test_a_report_holds_what_its_filters_say(http: TestClient[Any], filled: Fill
     asker = Asker(http, bearer(auth.add_credential(filled.store.client, account)))
     body = {"format": "jsonl", "filters": {"direction": "outbound", "state": ["delivered", "failed"]}, **SPAN}
     done = finished(asker, asker.send("POST", "/mdr/reports", body, 202))
-    rows = [json.loads(line) for line in http.get(done["url"].removeprefix("http://testserver.local")).content.splitlines()]
+    rows = [
+        json.loads(line) for line in http.get(done["url"].removeprefix("http://testserver.local")).content.splitlines()
+    ]
     everything = ordered(Asker(http, basic(*OPERATOR)), account_id=account)
     assert rows == [r for r in everything if r["direction"] == "outbound" and r["state"] in ("delivered", "failed")]
     assert asker.get("/mdr/reports")["reports"][0]["report_id"] == done["report_id"]
-    for bad, field in (({"format": "pdf"}, "format"), ({"colour": 1}, "colour"), ({"filters": {"x": "y"}}, "x"), ({"start": 5}, "start"),
-                       ({"filters": []}, None), ({"filters": {"state": {}}}, "state"), ({"name": "x" * 201}, "name")):  # fmt: skip
+    for bad, field in (
+        ({"format": "pdf"}, "format"),
+        ({"colour": 1}, "colour"),
+        ({"filters": {"x": "y"}}, "x"),
+        ({"start": 5}, "start"),
+        ({"filters": []}, None),
+        ({"filters": {"state": {}}}, "state"),
+        ({"name": "x" * 201}, "name"),
+    ):
         if field:
             assert asker.send("POST", "/mdr/reports", bad, 400)["field"] == field
 
@@ -273,10 +283,15 @@ def test_a_report_too_long_for_its_format_fails_and_names_the_bound(
     assert told["status"] == "failed" and "100" in told["detail"] and told["url"] is None
 
 
+def _status(client: Any, report_id: str) -> dict[str, Any]:
+    """A report's status, whoever may see it."""
+    return {"status": getattr(reports.stored(client, report_id), "status", "")}
+
+
 def test_of_two_builders_one_builds(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builders that find the same report claim it one after the other; never two at a time, and never two files."""
     client = filled.store.client
-    caller = operator_caller("operator")
+    caller = auth.OPERATOR("operator")
     span = Range(START_MS, NOW_MS)
     wanted = [
         reports.create(client, caller, "native", reports.make_request(caller, "csv", span, EVERYTHING), NOW_MS, 30)
@@ -298,10 +313,7 @@ def test_of_two_builders_one_builds(filled: Filled, tmp_path: Path, monkeypatch:
         one.start()
     try:
         for report in wanted:
-            until(
-                lambda r=report: {"status": getattr(reports.stored(client, r.report_id), "status", "")},
-                lambda t: t["status"] == "complete",
-            )  # type: ignore[misc]
+            until(partial(_status, client, report.report_id), lambda t: t["status"] == "complete")
     finally:
         for one in builders:
             one.stop()
@@ -311,7 +323,7 @@ def test_of_two_builders_one_builds(filled: Filled, tmp_path: Path, monkeypatch:
 def test_a_report_survives_the_end_of_its_process(filled: Filled, tmp_path: Path) -> None:
     """What a process that is gone had begun is begun anew and completed by the next, without waiting for a lease."""
     client = filled.store.client
-    caller = operator_caller("operator")
+    caller = auth.OPERATOR("operator")
     request = reports.make_request(caller, "jsonl", Range(START_MS, NOW_MS), EVERYTHING)
     report = reports.create(client, caller, "native", request, NOW_MS, 30)
     gone = Builder(lambda: connect(filled.store.url), Shelf(tmp_path), Clock(NOW_MS), {})

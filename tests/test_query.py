@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -70,7 +71,9 @@ def test_what_is_open_is_the_same_folded_and_in_sql(filled: Filled) -> None:
     assert all_pages(filled, EVERYTHING, 1000, pending=True, folded=None) == folded
     ids_ = [row["message_id"] for row in folded if row["record_type"] == "pending"][:2]
     for message_id in ids_:
-        assert query.record(filled.store.client, ALL, message_id) == query.record(filled.store.client, ALL, message_id, fold=fold)
+        assert query.record(filled.store.client, ALL, message_id) == query.record(
+            filled.store.client, ALL, message_id, fold=fold
+        )
 
 
 def test_a_record_is_what_the_truth_says(filled: Filled) -> None:
@@ -81,9 +84,12 @@ def test_a_record_is_what_the_truth_says(filled: Filled) -> None:
             if name == "timeline":
                 shown = [{k: v for k, v in entry.items() if k != "source"} for entry in row["timeline"]]
                 assert shown == [
-                    {**{k: v for k, v in entry.items() if k != "source"}, "occurred_at": format_rfc3339(entry["occurred_at"])}
+                    {
+                        **{k: v for k, v in entry.items() if k != "source"},
+                        "occurred_at": format_rfc3339(entry["occurred_at"]),
+                    }
                     for entry in value
-                ]  # fmt: skip
+                ]
             elif name in ("occurred_at", "sent_at", "final_at"):
                 assert row[name] == as_instant(truth, name)
             elif name not in ("record_type", "state") or row["record_type"] != "pending":
@@ -103,17 +109,29 @@ WORDS = st.sampled_from(
     ["delivered", "sent", "failed", "outbound", "+1", "", "US", "'", "\\", "a' OR 1=1 --", "%", "{p0:String}"]
 )
 TESTS = st.one_of(
-    st.builds(Is, st.sampled_from(["state", "direction", "country", "body", "from_number", "attributes.k", "provider"]),
-              st.sampled_from(["eq", "ne", "gt", "ge", "lt", "le", "contains", "starts_with", "ends_with"]), WORDS),
+    st.builds(
+        Is,
+        st.sampled_from(["state", "direction", "country", "body", "from_number", "attributes.k", "provider"]),
+        st.sampled_from(["eq", "ne", "gt", "ge", "lt", "le", "contains", "starts_with", "ends_with"]),
+        WORDS,
+    ),
     st.builds(Is, st.sampled_from(["state", "error_code", "account_id"]), st.just("in"), st.lists(WORDS, max_size=3)),
-    st.builds(Is, st.sampled_from(["segments", "amount_nanos"]), st.sampled_from(["eq", "ne", "gt", "le"]), st.integers(-2, 300)),
+    st.builds(
+        Is,
+        st.sampled_from(["segments", "amount_nanos"]),
+        st.sampled_from(["eq", "ne", "gt", "le"]),
+        st.integers(-2, 300),
+    ),
     st.builds(Is, st.just("occurred_at"), st.sampled_from(["gt", "le"]), st.integers(START_MS, CUT_MS)),
     st.builds(Is, st.just("tags"), st.just("has_any"), st.lists(st.sampled_from(["otp", "x'"]), max_size=2)),
-)  # fmt: skip
+)
 CONDITIONS = st.recursive(
-    TESTS, lambda c: st.builds(Every, st.lists(c, max_size=3).map(tuple)) | st.builds(Some, st.lists(c, max_size=3).map(tuple)),
+    TESTS,
+    lambda c: (
+        st.builds(Every, st.lists(c, max_size=3).map(tuple)) | st.builds(Some, st.lists(c, max_size=3).map(tuple))
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @settings(
@@ -153,13 +171,18 @@ def test_offset_order_and_keyset_agree(filled: Filled) -> None:
             )
         down = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, descending=True, fold=fold))
         assert down == every[::-1][:10]
-        after = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), fold=fold))
+        after = query.listing(
+            client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), fold=fold)
+        )
         assert after == every[21:26]
         before = query.listing(
-            client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), descending=True, fold=fold)
+            client,
+            Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), descending=True, fold=fold),
         )
         assert before == every[15:20][::-1]
-        ordered = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10_000, order=(("state", True),), fold=fold))
+        ordered = query.listing(
+            client, Listing(ALL, EVER, EVERYTHING, pending, 10_000, order=(("state", True),), fold=fold)
+        )
         assert [r["state"] for r in ordered] == sorted((r["state"] for r in every), reverse=True)
         assert sorted(ids(ordered)) == sorted(ids(every))
 
@@ -203,4 +226,4 @@ def test_a_query_that_takes_too_long_names_the_bound(filled: Filled, monkeypatch
 
 def test_a_store_without_tables_says_so(tmp_path: Path) -> None:
     """An error of the store is one sentence without SQL."""
-    assert "migrate" in str(query._told(query.ClickHouseError("Code: 60. DB::Exception: SELECT 1 FROM x")))
+    assert "migrate" in str(query._told(ClickHouseError("Code: 60. DB::Exception: SELECT 1 FROM x")))

@@ -180,7 +180,8 @@ def test_flowroute_ids_of_both_versions_find_the_same_message(
             told = asker.get(f"/{version}/messages/{prefix}{hexadecimal}")["data"]
             assert told["attributes"]["body"] == row["body"]
     filled.store.client.command(
-        "INSERT INTO mdr.mdrs (message_id, account_id, direction, record_type, state, body, occurred_at, settled_at, version)"
+        "INSERT INTO mdr.mdrs"
+        " (message_id, account_id, direction, record_type, state, body, occurred_at, settled_at, version)"
         " VALUES ('Odd/id', 'odd', 'inbound', 'complete', 'received', 'found', '2026-01-05 09:00:00', now(), 1)"
     )
     odd = Asker(asker.client, bearer(auth.add_credential(filled.store.client, "odd")))
@@ -192,8 +193,16 @@ def test_flowroute_ids_of_both_versions_find_the_same_message(
 
 
 @pytest.mark.parametrize(
-    "start", ["2026-01-04", "2026-01-04T00:00:00", "2026-01-04T00:00:00Z", "2026-01-04T00:00:00+00:00", "2026-01-04T00:00:00.12Z", "2026-01-04T00:00:00.123456"],
-)  # fmt: skip
+    "start",
+    [
+        "2026-01-04",
+        "2026-01-04T00:00:00",
+        "2026-01-04T00:00:00Z",
+        "2026-01-04T00:00:00+00:00",
+        "2026-01-04T00:00:00.12Z",
+        "2026-01-04T00:00:00.123456",
+    ],
+)
 def test_flowroute_dates_come_in_many_forms(asker: Asker, native: list[dict[str, Any]], start: str) -> None:
     """Every form of a date that clients send means the same."""
     assert len(asker.get("/v2.1/messages", start_date=start, limit=1000)["data"]) == len(native)
@@ -201,10 +210,18 @@ def test_flowroute_dates_come_in_many_forms(asker: Asker, native: list[dict[str,
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("", "start_date"), ("start_date=soon", "start_date"), ("start_date=2026-01-01&limit=0", "limit"), ("start_date=2026-01-01&limit=-1", "limit"),
-     ("start_date=2026-01-01&offset=-1", "offset"), ("start_date=2026-01-01&limit=10001", "limit"), ("start_date=2026-01-01&colour=1", "colour"),
-     ("start_date=2020-01-01", "start_date"), ("start_date=2026-01-03&end_date=2026-01-02", "start_date")],
-)  # fmt: skip
+    [
+        ("", "start_date"),
+        ("start_date=soon", "start_date"),
+        ("start_date=2026-01-01&limit=0", "limit"),
+        ("start_date=2026-01-01&limit=-1", "limit"),
+        ("start_date=2026-01-01&offset=-1", "offset"),
+        ("start_date=2026-01-01&limit=10001", "limit"),
+        ("start_date=2026-01-01&colour=1", "colour"),
+        ("start_date=2020-01-01", "start_date"),
+        ("start_date=2026-01-03&end_date=2026-01-02", "start_date"),
+    ],
+)
 def test_flowroute_bad_values_are_422(asker: Asker, query: str, field: str) -> None:
     """A bad value is a 422 that names it, in the vendor's shape; no credential is a 401."""
     told = asker.get(f"/v2.1/messages?{query}", status=422)["errors"][0]
@@ -265,9 +282,17 @@ def test_plivo_filters_select_as_its_page_says(asker: Asker, native: list[dict[s
     def chosen(**params: Any) -> list[str]:
         return [o["message_uuid"] for o in plivo_all(asker, **params)]
 
-    for name, column in (("message_direction", "direction"), ("message_type", "message_type"), ("subaccount", "subaccount_id"),
-                         ("powerpack_id", "powerpack_id"), ("destination_country_iso2", "country"), ("tendlc_campaign_id", "campaign_id"),
-                         ("tendlc_registration_status", "campaign_status"), ("conversation_id", "conversation_id"), ("from_number", "from_number")):  # fmt: skip
+    for name, column in (
+        ("message_direction", "direction"),
+        ("message_type", "message_type"),
+        ("subaccount", "subaccount_id"),
+        ("powerpack_id", "powerpack_id"),
+        ("destination_country_iso2", "country"),
+        ("tendlc_campaign_id", "campaign_id"),
+        ("tendlc_registration_status", "campaign_status"),
+        ("conversation_id", "conversation_id"),
+        ("from_number", "from_number"),
+    ):
         for value in sorted({r[column] for r in native if r[column]})[:2]:
             assert chosen(**{name: value}) == [r["message_id"] for r in native if r[column] == value], name
     number = native[0]["to_number"]
@@ -287,8 +312,13 @@ def test_plivo_times_come_in_five_forms(asker: Asker, native: list[dict[str, Any
     """Equal, after, from, before and up to an instant; no time is the last 24 hours, and 90 days are the most."""
     middle = native[70]["occurred_at"]
     at = middle[:-1].replace("T", " ")
-    for form, holds in (("", lambda t: t == middle), ("__gt", lambda t: t > middle), ("__gte", lambda t: t >= middle),
-                        ("__lt", lambda t: t < middle), ("__lte", lambda t: t <= middle)):  # fmt: skip
+    for form, holds in (
+        ("", lambda t: t == middle),
+        ("__gt", lambda t: t > middle),
+        ("__gte", lambda t: t >= middle),
+        ("__lt", lambda t: t < middle),
+        ("__lte", lambda t: t <= middle),
+    ):
         found = plivo_all(asker, **{f"message_time{form}": at})
         assert [o["message_uuid"] for o in found] == [r["message_id"] for r in native if holds(r["occurred_at"])], form
     minute = middle[:16].replace("T", " ")
@@ -301,9 +331,18 @@ def test_plivo_times_come_in_five_forms(asker: Asker, native: list[dict[str, Any
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [("limit=21", "limit"), ("limit=0", "limit"), ("offset=-1", "offset"), ("message_time=soon", "message_time"), ("message_state=lost", "message_state"),
-     ("message_direction=up", "message_direction"), ("message_type=fax", "message_type"), ("colour=1", "colour"), ("message_time__gt=2026-99-99", "message_time__gt")],
-)  # fmt: skip
+    [
+        ("limit=21", "limit"),
+        ("limit=0", "limit"),
+        ("offset=-1", "offset"),
+        ("message_time=soon", "message_time"),
+        ("message_state=lost", "message_state"),
+        ("message_direction=up", "message_direction"),
+        ("message_type=fax", "message_type"),
+        ("colour=1", "colour"),
+        ("message_time__gt=2026-99-99", "message_time__gt"),
+    ],
+)
 def test_plivo_bad_values_are_400_with_objects(asker: Asker, query: str, field: str) -> None:
     """A bad value of the list is a 400 whose JSON has `objects`, because the vendor's client reads it of every body."""
     told = asker.get(f"{PLIVO}?{query}", status=400)
@@ -389,30 +428,48 @@ def test_carrierx_filters_orders_and_chooses_fields(asker: Asker, native: list[d
     for text, holds in (
         ("direction eq inbound", lambda r: r["direction"] == "inbound"),
         ("status ne 'delivered'", lambda r: r["state"] != "delivered"),
-        (f'date_insert ge "{middle}" and direction eq outbound', lambda r: r["occurred_at"] >= middle and r["direction"] == "outbound"),
+        (
+            f'date_insert ge "{middle}" and direction eq outbound',
+            lambda r: r["occurred_at"] >= middle and r["direction"] == "outbound",
+        ),
         (f"date_start lt {middle}", lambda r: r["occurred_at"] < middle),
         ("message_segments gt 1", lambda r: r["segments"] > 1),
         ("number_dst like '+1%'", lambda r: r["to_number"].startswith("+1")),
         (f"number_dst eq {native[0]['to_number'].lstrip('+')}", lambda r: r["to_number"] == native[0]["to_number"]),
-        ("status eq \"x' OR 1=1 --\"", lambda r: False),
-    ):  # fmt: skip
+        ('status eq "x\' OR 1=1 --"', lambda r: False),
+    ):
         assert sids(filter=text) == [r["message_id"] for r in native if holds(r)], text
     told = asker.get(DRS, order="message_segments desc", limit=20, offset=5)
     assert [i["message_segments"] for i in told["items"]] == sorted((r["segments"] for r in native), reverse=True)[5:25]
     assert asker.get(told["pagination"]["next"])["offset"] == 25
     assert sids(offset=140) == [r["message_id"] for r in native[140:]]
     for name in ("fields", "includeFields"):
-        assert all(list(i) == ["dr_sid", "price"] for i in asker.get(DRS, **{name: "price,dr_sid"})["items"])
+        assert all(list(i) == ["dr_sid", "price"] for i in asker.get(DRS, (name, "price,dr_sid"))["items"])
     assert list(asker.get(f"{DRS}/{native[0]['message_id']}", fields="status")) == ["status"]
 
 
 @pytest.mark.parametrize(
     ("query", "word"),
-    [("limit=0", "limit"), ("limit=1001", "limit"), ("order=colour", "order"), ("order=price+up", "order"), ("filter=status", "filter"),
-     ("filter=colour eq 1", "colour"), ("filter=status is x", "is"), ("filter=status eq x or status eq y", "filter"), ("filter=status eq x and", "and"),
-     ("filter=date_insert gt soon", "date_insert"), ("filter=message_segments eq two", "message_segments"), ("filter=mcc_mnc_rate like 1", "like"),
-     ("fields=colour", "colour"), ("after=nothing", "after"), ("after=a&before=b", "before"), ("colour=1", "colour"), ("after=x&order=price", "order")],
-)  # fmt: skip
+    [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("order=colour", "order"),
+        ("order=price+up", "order"),
+        ("filter=status", "filter"),
+        ("filter=colour eq 1", "colour"),
+        ("filter=status is x", "is"),
+        ("filter=status eq x or status eq y", "filter"),
+        ("filter=status eq x and", "and"),
+        ("filter=date_insert gt soon", "date_insert"),
+        ("filter=message_segments eq two", "message_segments"),
+        ("filter=mcc_mnc_rate like 1", "like"),
+        ("fields=colour", "colour"),
+        ("after=nothing", "after"),
+        ("after=a&before=b", "before"),
+        ("colour=1", "colour"),
+        ("after=x&order=price", "order"),
+    ],
+)
 def test_carrierx_bad_values_are_400(asker: Asker, query: str, word: str) -> None:
     """A bad value is a 400 with `errors` that name it."""
     pairs = [part.partition("=")[::2] for part in query.split("&")]
@@ -421,13 +478,16 @@ def test_carrierx_bad_values_are_400(asker: Asker, query: str, word: str) -> Non
 
 
 def test_carrierx_scopes_decide(http: TestClient[Any], filled: Filled, native: list[dict[str, Any]]) -> None:
-    """`sms.manage` or `sms.read` shows one's own, `sms.read_descendant` also those below; no scope is a 403, no key a 401."""
+    """`sms.manage` or `sms.read` shows one's own, `sms.read_descendant` those below too; no scope is a 403."""
     client = filled.store.client
     auth.add_account(client, ACCOUNT, "above")
     for scopes, status, total in (
-        ((auth.READ,), 200, 0), ((auth.MANAGE,), 200, 0), ((auth.DESCENDANTS,), 403, 0), ((auth.READ, auth.DESCENDANTS), 200, len(native)),
+        ((auth.READ,), 200, 0),
+        ((auth.MANAGE,), 200, 0),
+        ((auth.DESCENDANTS,), 403, 0),
+        ((auth.READ, auth.DESCENDANTS), 200, len(native)),
         ((auth.MANAGE, auth.DESCENDANTS), 200, len(native)),
-    ):  # fmt: skip
+    ):
         above = Asker(http, bearer(auth.add_credential(client, "above", scopes=scopes)))
         told = above.get(DRS, status=status)
         assert told.get("total", 0) == total
@@ -439,10 +499,18 @@ def test_carrierx_scopes_decide(http: TestClient[Any], filled: Filled, native: l
 # ---- pure ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("nanos", "decimals", "text"), [
-    (26_000_000, 5, "0.02600"), (4_000_000, 4, "0.0040"), (7_550_001, 4, "0.007550001"), (0, 0, "0"), (0, 5, "0.00000"), (15_000_000, 0, "0.015"),
-    (123_000_000_000, 0, "123"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("nanos", "decimals", "text"),
+    [
+        (26_000_000, 5, "0.02600"),
+        (4_000_000, 4, "0.0040"),
+        (7_550_001, 4, "0.007550001"),
+        (0, 0, "0"),
+        (0, 5, "0.00000"),
+        (15_000_000, 0, "0.015"),
+        (123_000_000_000, 0, "123"),
+    ],
+)
 def test_money_is_never_rounded(nanos: int, decimals: int, text: str) -> None:
     """At least the decimals asked for, and as many as it takes."""
     assert money(nanos, decimals) == text
@@ -451,10 +519,13 @@ def test_money_is_never_rounded(nanos: int, decimals: int, text: str) -> None:
 def test_moments_are_read_in_their_zone() -> None:
     """Without an offset a time is the zone's; with one it is what it says; nonsense is None."""
     for text, zone, wanted in (
-        ("2026-01-05", "UTC", "2026-01-05T00:00:00.000Z"), ("2026-01-05T08:00:00", "America/Chicago", "2026-01-05T14:00:00.000Z"),
-        ("2026-01-05T08:00:00+01:00", "America/Chicago", "2026-01-05T07:00:00.000Z"), ("2026-01-05 08:00", "UTC", "2026-01-05T08:00:00.000Z"),
-        ("2026-01-05T08:00:00 01:00", "UTC", "2026-01-05T07:00:00.000Z"), ("2026-01-05 08:00:00.499871", "UTC", "2026-01-05T08:00:00.499Z"),
-    ):  # fmt: skip
+        ("2026-01-05", "UTC", "2026-01-05T00:00:00.000Z"),
+        ("2026-01-05T08:00:00", "America/Chicago", "2026-01-05T14:00:00.000Z"),
+        ("2026-01-05T08:00:00+01:00", "America/Chicago", "2026-01-05T07:00:00.000Z"),
+        ("2026-01-05 08:00", "UTC", "2026-01-05T08:00:00.000Z"),
+        ("2026-01-05T08:00:00 01:00", "UTC", "2026-01-05T07:00:00.000Z"),
+        ("2026-01-05 08:00:00.499871", "UTC", "2026-01-05T08:00:00.499Z"),
+    ):
         at = moment(text, zone)
         assert at and format_rfc3339(at.ms) == wanted
     for text in ("", "soon", "2026-1-5", "2026-02-30", "2026-01-05T25:00", "2026-01-05T08:00:00+99:00", "2026-01-05x"):

@@ -80,13 +80,40 @@ def lines_of(http: TestClient[Any], url: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.content.decode(), newline="")))
 
 
-def test_v1_from_asking_to_the_file_to_deleting(asker: Asker, http: TestClient[Any], native: list[dict[str, Any]]) -> None:
-    """Only `start_time` is needed; a bare object, status 1 then 2, a link, a csv as real exports have it; delete tells success."""
-    body = {"start_time": START, "end_time": END, "connections": [], "profiles": [], "include_message_body": True, "report_name": "all"}
+def test_v1_from_asking_to_the_file_to_deleting(
+    asker: Asker, http: TestClient[Any], native: list[dict[str, Any]]
+) -> None:
+    """A bare object, status 1 then 2, a link, a csv as real exports have it; delete tells success."""
+    body = {
+        "start_time": START,
+        "end_time": END,
+        "connections": [],
+        "profiles": [],
+        "include_message_body": True,
+        "report_name": "all",
+    }
     made = asker.send("POST", V1, body)
     assert made["status"] == 1 and made["report_url"] is None and made["start_time"] == "2026-01-05T00:00:00+00:00"
-    assert set(made) == set("id start_time end_time call_types record_types connections report_name status report_url filters created_at updated_at profiles".split())
-    assert isinstance(made["filters"], str) and isinstance(made["profiles"], str) and isinstance(made["connections"], list)
+    assert set(made) == set(
+        [
+            "id",
+            "start_time",
+            "end_time",
+            "call_types",
+            "record_types",
+            "connections",
+            "report_name",
+            "status",
+            "report_url",
+            "filters",
+            "created_at",
+            "updated_at",
+            "profiles",
+        ]
+    )
+    assert (
+        isinstance(made["filters"], str) and isinstance(made["profiles"], str) and isinstance(made["connections"], list)
+    )
     done = polled(asker, f"{V1}/{made['id']}", "", 1)
     assert done["status"] == 2
     lines = lines_of(http, done["report_url"])
@@ -97,7 +124,12 @@ def test_v1_from_asking_to_the_file_to_deleting(asker: Asker, http: TestClient[A
         assert line["SendTimestamp(UTC)"] == (row["sent_at"] or "")[:19].replace("T", " ")
         assert line["CompleteTimestamp(UTC)"] == (row["final_at"] or "")[:19].replace("T", " ")
         body_cell = f"'{row['body']}" if row["body"][:1] in tuple("=+-@\t\r") else row["body"]
-        assert line["Message Body"] == body_cell and line["Direction"] == row["direction"] and line["Status"] and line["Status_v2"]
+        assert (
+            line["Message Body"] == body_cell
+            and line["Direction"] == row["direction"]
+            and line["Status"]
+            and line["Status_v2"]
+        )
     assert list(lines[0]) == [cell.header for cell in telnyx.CELLS]
     assert any(r["id"] == made["id"] for r in asker.get(V1)) and any(r["id"] == made["id"] for r in asker.get(f"{V1}/"))
     assert asker.get(V1, page=1, per_page=1) == asker.get(V1)[:1] and asker.get(V1, page=99) == []
@@ -107,20 +139,34 @@ def test_v1_from_asking_to_the_file_to_deleting(asker: Asker, http: TestClient[A
     assert asker.send("POST", V1, {"start_time": START})["end_time"][:10] == format_rfc3339(NOW_MS)[:10]
 
 
-def test_v2_from_asking_to_the_file_to_deleting(http: TestClient[Any], filled: Filled, native: list[dict[str, Any]]) -> None:
+def test_v2_from_asking_to_the_file_to_deleting(
+    http: TestClient[Any], filled: Filled, native: list[dict[str, Any]]
+) -> None:
     """Envelopes, words for numbers, `meta`; DELETE with a JSON content type and no body returns the report."""
     asker = Asker(http, bearer(auth.add_credential(filled.store.client, ACCOUNT)))
     body = {
-        "start_time": START, "end_time": END, "directions": [2], "record_types": [1, 3], "connections": [], "profiles": [],
-        "filters": [{"filter_type": "and", "cld": "+1", "cld_filter": "starts_with", "tags_list": ""}], "report_name": "out",
-    }  # fmt: skip
+        "start_time": START,
+        "end_time": END,
+        "directions": [2],
+        "record_types": [1, 3],
+        "connections": [],
+        "profiles": [],
+        "filters": [{"filter_type": "and", "cld": "+1", "cld_filter": "starts_with", "tags_list": ""}],
+        "report_name": "out",
+    }
     made = asker.send("POST", V2, body)["data"]
     assert made["status"] == "PENDING" and made["report_url"] is None and made["record_type"] == "mdr_report"
     assert made["directions"] == ["OUTBOUND"] and made["record_types"] == ["COMPLETED", "ERRORS"]
     assert made["filters"][0]["cld"] == "+1" and made["start_date"] == "2026-01-05T00:00:00Z"
     done = polled(asker, f"/v2/legacy_reporting/batch_detail_records/messaging/{made['id']}", "data", "PENDING")
     assert done["status"] == "COMPLETE"
-    wanted = [r for r in native if r["direction"] == "outbound" and r["record_type"] in ("complete", "error") and r["to_number"].startswith("+1")]
+    wanted = [
+        r
+        for r in native
+        if r["direction"] == "outbound"
+        and r["record_type"] in ("complete", "error")
+        and r["to_number"].startswith("+1")
+    ]
     lines = lines_of(http, done["report_url"])
     assert [line["Unique Mdr ID"] for line in lines] == [r["message_id"] for r in wanted] != []
     assert {line["Message Body"] for line in lines} == {""}
@@ -145,14 +191,22 @@ def row(sender: str, receiver: str, *tags: str) -> dict[str, Any]:
 
 def test_filters_join_as_the_page_says() -> None:
     """(and1 AND and2 ...) OR or1 OR or2, with contains, starts_with, ends_with, and any of the tags."""
-    both = condition([
-        {"filter_type": "and", "cli": "+1555", "cli_filter": "starts_with"}, {"filter_type": "and", "cld": "99", "cld_filter": "ends_with"},
-        {"filter_type": "or", "tags_list": ["vip", "new"]}, {"filter_type": "or", "cld": "444", "cld_filter": "contains"},
-    ])  # fmt: skip
+    both = condition(
+        [
+            {"filter_type": "and", "cli": "+1555", "cli_filter": "starts_with"},
+            {"filter_type": "and", "cld": "99", "cld_filter": "ends_with"},
+            {"filter_type": "or", "tags_list": ["vip", "new"]},
+            {"filter_type": "or", "cld": "444", "cld_filter": "contains"},
+        ]
+    )
     for sender, receiver, tags, wanted in (
-        ("+15551234567", "+4799", (), True), ("+15551234567", "+4798", (), False), ("+16661234567", "+4799", (), False),
-        ("x", "+4798", ("vip",), True), ("x", "+4444", (), True), ("x", "y", ("old",), False),
-    ):  # fmt: skip
+        ("+15551234567", "+4799", (), True),
+        ("+15551234567", "+4798", (), False),
+        ("+16661234567", "+4799", (), False),
+        ("x", "+4798", ("vip",), True),
+        ("x", "+4444", (), True),
+        ("x", "y", ("old",), False),
+    ):
         assert holds(both, row(sender, receiver, *tags)) is wanted
     lost = condition([{"filter_type": "and", "cli": " 1555", "cli_filter": "starts_with"}])
     bare = condition([{"filter_type": "and", "cli": "1555", "cli_filter": "starts_with"}])
@@ -162,11 +216,22 @@ def test_filters_join_as_the_page_says() -> None:
     assert holds(condition([{"filter_type": "and", "tags_list": "a, b"}]), row("x", "y", "b"))
 
 
-@pytest.mark.parametrize("filters", [
-    [{"filter_type": "or", "cli": "1", "cli_filter": "contains"}], [{"cli": "1"}], [{"filter_type": "and"}], [{"filter_type": "and", "colour": "1"}],
-    [{"filter_type": "and", "cli": "1", "cli_filter": "is"}], [{"filter_type": "and", "cli": 5}], [{"filter_type": "and", "tags_list": [1]}],
-    [{"filter_type": "and", "cli": "1"}, {"filter_type": "or", "cli": "2"}, {"filter_type": "and", "cli": "3"}], ["x"], "x", [5],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [{"filter_type": "or", "cli": "1", "cli_filter": "contains"}],
+        [{"cli": "1"}],
+        [{"filter_type": "and"}],
+        [{"filter_type": "and", "colour": "1"}],
+        [{"filter_type": "and", "cli": "1", "cli_filter": "is"}],
+        [{"filter_type": "and", "cli": 5}],
+        [{"filter_type": "and", "tags_list": [1]}],
+        [{"filter_type": "and", "cli": "1"}, {"filter_type": "or", "cli": "2"}, {"filter_type": "and", "cli": "3"}],
+        ["x"],
+        "x",
+        [5],
+    ],
+)
 def test_a_bad_filter_is_a_400_that_says_why(asker: Asker, filters: Any) -> None:
     """The first filter says `and`, none says `and` after an `or`, and what is not understood is refused."""
     told = asker.send("POST", V1, {"start_time": START, "filters": filters}, 400)
@@ -176,11 +241,27 @@ def test_a_bad_filter_is_a_400_that_says_why(asker: Asker, filters: Any) -> None
         assert told["errors"][0]["code"] == "10015" and "filter" in told["errors"][0]["detail"]
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("start_time", "soon"), ("start_time", 5), ("start_time", None), ("end_time", "2025-01-01T00:00:00Z"), ("record_types", [4]), ("record_types", ["1"]),
-    ("connections", {}), ("profiles", [None]), ("timezone", "Mars/Base"), ("timezone", "../etc/passwd"), ("report_name", 5), ("colour", 1), ("start_time", "2020-01-01"),
-    ("include_message_body", "yes"), ("directions", ["up"]), ("connections", ["1"] * 101),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start_time", "soon"),
+        ("start_time", 5),
+        ("start_time", None),
+        ("end_time", "2025-01-01T00:00:00Z"),
+        ("record_types", [4]),
+        ("record_types", ["1"]),
+        ("connections", {}),
+        ("profiles", [None]),
+        ("timezone", "Mars/Base"),
+        ("timezone", "../etc/passwd"),
+        ("report_name", 5),
+        ("colour", 1),
+        ("start_time", "2020-01-01"),
+        ("include_message_body", "yes"),
+        ("directions", ["up"]),
+        ("connections", ["1"] * 101),
+    ],
+)
 def test_a_bad_field_is_a_400_that_names_it(asker: Asker, field: str, value: Any) -> None:
     """Both versions name the field in their own shape."""
     body = {"start_time": START, "end_time": END, field: value}
@@ -202,31 +283,46 @@ def test_times_without_an_offset_are_the_zones() -> None:
     """`timezone` says what a time without an offset means, and nothing of one with."""
     body = {"start_time": "2026-01-05T00:00:00", "end_time": "2026-01-06T00:00:00Z", "timezone": "America/Chicago"}
     span = telnyx_v2.parse(body)[0]
-    assert format_rfc3339(span.start_ms) == "2026-01-05T06:00:00.000Z" and format_rfc3339(span.end_ms) == "2026-01-06T00:00:00.000Z"
+    assert (
+        format_rfc3339(span.start_ms) == "2026-01-05T06:00:00.000Z"
+        and format_rfc3339(span.end_ms) == "2026-01-06T00:00:00.000Z"
+    )
 
 
-def test_call_types_and_directions_both_select(asker: Asker, http: TestClient[Any], native: list[dict[str, Any]]) -> None:
+def test_call_types_and_directions_both_select(
+    asker: Asker, http: TestClient[Any], native: list[dict[str, Any]]
+) -> None:
     """Numbers or words: inbound is 1, outbound 2; profiles and connections select too."""
     profile = next(r["profile_id"] for r in native if r["profile_id"])
     for body, wanted in (
-        ({"call_types": [1]}, [r for r in native if r["direction"] == "inbound"]), ({"directions": ["outbound"]}, [r for r in native if r["direction"] == "outbound"]),
-        ({"profiles": [profile]}, [r for r in native if r["profile_id"] == profile]), ({"record_types": [2]}, [r for r in native if r["record_type"] == "incomplete"]),
-    ):  # fmt: skip
+        ({"call_types": [1]}, [r for r in native if r["direction"] == "inbound"]),
+        ({"directions": ["outbound"]}, [r for r in native if r["direction"] == "outbound"]),
+        ({"profiles": [profile]}, [r for r in native if r["profile_id"] == profile]),
+        ({"record_types": [2]}, [r for r in native if r["record_type"] == "incomplete"]),
+    ):
         made = asker.send("POST", V1, {"start_time": START, "end_time": END, **body})
         done = polled(asker, f"{V1}/{made['id']}", "", 1)
-        assert [line["Unique Mdr ID"] for line in lines_of(http, done["report_url"])] == [r["message_id"] for r in wanted]
+        assert [line["Unique Mdr ID"] for line in lines_of(http, done["report_url"])] == [
+            r["message_id"] for r in wanted
+        ]
 
 
-def test_managed_accounts_are_those_below_and_visible(http: TestClient[Any], filled: Filled, native: list[dict[str, Any]]) -> None:
+def test_managed_accounts_are_those_below_and_visible(
+    http: TestClient[Any], filled: Filled, native: list[dict[str, Any]]
+) -> None:
     """By default a v2 report is of one's own account; managed ones come when asked for, seen only with the scope."""
     client = filled.store.client
     auth.add_account(client, ACCOUNT, "bank")
     wide = Asker(http, bearer(auth.add_credential(client, "bank", scopes=(auth.READ, auth.DESCENDANTS))))
     narrow = Asker(http, bearer(auth.add_credential(client, "bank")))
     for asker, more, rows in (
-        (wide, {}, 0), (wide, {"managed_accounts": [ACCOUNT]}, len(native)), (wide, {"select_all_managed_accounts": True}, len(native)),
-        (wide, {"managed_accounts": ["other"]}, 0), (narrow, {"managed_accounts": [ACCOUNT]}, 0), (narrow, {"select_all_managed_accounts": True}, 0),
-    ):  # fmt: skip
+        (wide, {}, 0),
+        (wide, {"managed_accounts": [ACCOUNT]}, len(native)),
+        (wide, {"select_all_managed_accounts": True}, len(native)),
+        (wide, {"managed_accounts": ["other"]}, 0),
+        (narrow, {"managed_accounts": [ACCOUNT]}, 0),
+        (narrow, {"select_all_managed_accounts": True}, 0),
+    ):
         made = asker.send("POST", V2, {"start_time": START, "end_time": END, **more})["data"]
         done = polled(asker, f"{V2}/{made['id']}", "data", "PENDING")
         assert len(lines_of(http, done["report_url"])) == rows

@@ -1,4 +1,4 @@
-"""Plivo's own Python client: pages to the end, filters, one message, wrong key, bad input. Prints what it saw as JSON."""
+"""Plivo's own Python client: pages to the end, filters, one message, wrong key, bad input. Prints JSON."""
 
 import json
 import sys
@@ -34,14 +34,23 @@ for name, call in {
     "limit": lambda: messages.list(limit=21),
     "time": lambda: messages.list(message_time__gt="soon"),
     "unknown": lambda: messages.get("11111111-1111-1111-1111-111111111111"),
-    "key": lambda: client("wrong").messages.list(),
+    "key": client("wrong").messages.list,
     "key_one": lambda: client("wrong").messages.get(found[0].message_uuid),
 }.items():
     try:
         call()
     except plivo.exceptions.PlivoRestError as e:
         errors[name] = type(e).__name__
-print(json.dumps({
-    "ids": [m.message_uuid for m in found], "states": [m.message_state for m in found], "one": one.message_uuid,
-    "amounts": [m.total_amount for m in found], "units": [m.units for m in found], "filters": filters, "errors": errors,
-}))  # fmt: skip
+print(
+    json.dumps(
+        {
+            "ids": [m.message_uuid for m in found],
+            "states": [m.message_state for m in found],
+            "one": one.message_uuid,
+            "amounts": [m.total_amount for m in found],
+            "units": [m.units for m in found],
+            "filters": filters,
+            "errors": errors,
+        }
+    )
+)

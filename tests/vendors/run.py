@@ -35,9 +35,11 @@ from tests.api_support import OPERATOR, fill, fold
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("MDR_VENDOR_CACHE") or Path.home() / ".cache" / "mdr-vendors")
 PYTHON: Final = {
-    "telnyx3": "telnyx==3.17.0", "telnyx4": "telnyx==4.189.0", "plivo": "plivo==4.63.0",
+    "telnyx3": "telnyx==3.17.0",
+    "telnyx4": "telnyx==4.189.0",
+    "plivo": "plivo==4.63.0",
     "flowroute": "flowroute-messaging-fossum==0.2.0",
-}  # fmt: skip
+}
 NODE: Final = ("telnyx@7.24.0", "plivo@4.79.0")
 JAVA: Final = "5.46.3"
 KEY: Final = "MAXXXXXXXXXXXXXXXXXX"
@@ -56,9 +58,13 @@ def serving(folder: Path) -> Iterator[tuple[dict[str, Any], list[Record]]]:
     fill(store, Plan(120, seed=4, rate_per_s=0.006, start_ms=now_ms - 6 * 3_600_000, account="parcelbird"), now_ms)
     issued = auth.add_credential(store.client, "parcelbird", key=KEY)
     config = AppConfig(
-        connect=lambda: connect(store.url), data_dir=folder, operator=OPERATOR, http_url="", fold=fold,
+        connect=lambda: connect(store.url),
+        data_dir=folder,
+        operator=OPERATOR,
+        http_url="",
+        fold=fold,
         clock_ms=lambda: int(time.time() * 1000),
-    )  # fmt: skip
+    )
     server = uvicorn.Server(uvicorn.Config(create_app(config), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -67,10 +73,14 @@ def serving(folder: Path) -> Iterator[tuple[dict[str, Any], list[Record]]]:
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     start_ms = now_ms - 12 * 3_600_000
     ask = {
-        "url": url, "key": issued.key, "secret": issued.secret, "bearer": issued.bearer,
-        "start": format_rfc3339(start_ms), "end": format_rfc3339(now_ms),
+        "url": url,
+        "key": issued.key,
+        "secret": issued.secret,
+        "bearer": issued.bearer,
+        "start": format_rfc3339(start_ms),
+        "end": format_rfc3339(now_ms),
         "start_plain": format_rfc3339(start_ms)[:19].replace("T", " "),
-    }  # fmt: skip
+    }
     try:
         yield ask, _records(ask)
     finally:
@@ -150,9 +160,11 @@ def check_telnyx(told: dict[str, Any], rows: list[Record]) -> None:
         assert line["CreateTimestamp(UTC)"] == row["occurred_at"][:19].replace("T", " ")
         assert line["Message Body"].removeprefix("'") == row["body"].removeprefix("'")
     assert told["errors"] == {
-        "gone": ["NotFoundError", 404], "bad": ["BadRequestError", 400], "filter": ["BadRequestError", 400],
+        "gone": ["NotFoundError", 404],
+        "bad": ["BadRequestError", 400],
+        "filter": ["BadRequestError", 400],
         "key": ["AuthenticationError", 401],
-    }  # fmt: skip
+    }
     assert told["created"] == "datetime" and told["connections"] == []
 
 
@@ -163,9 +175,12 @@ def check_plivo(told: dict[str, Any], rows: list[Record]) -> None:
     assert told["units"] == [r["segments"] for r in rows]
     assert told["filters"]["number"] == told["filters"]["plus"] >= 1
     assert told["errors"] == {
-        "limit": "ValidationError", "time": "ValidationError", "unknown": "ResourceNotFoundError",
-        "key": "AuthenticationError", "key_one": "AuthenticationError",
-    }, told["errors"]  # fmt: skip
+        "limit": "ValidationError",
+        "time": "ValidationError",
+        "unknown": "ResourceNotFoundError",
+        "key": "AuthenticationError",
+        "key_one": "AuthenticationError",
+    }, told["errors"]
 
 
 def check_flowroute(told: dict[str, Any], rows: list[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Telnyx's own Python client: create, poll, download, list, delete, wrong key, bad input. Prints what it saw as JSON."""
+"""Telnyx's own Python client: create, poll, download, list, delete, wrong key, bad input. Prints JSON."""
 
 import json
 import sys
@@ -14,9 +14,17 @@ client = telnyx.Telnyx(
 requests = client.legacy.reporting.batch_detail_records.messaging
 
 made = requests.create(
-    start_time=ask["start"], end_time=ask["end"], directions=[1, 2], record_types=[1, 2, 3], connections=[], profiles=[],
-    filters=[], include_message_body=True, report_name="all", timezone="UTC",
-).data  # fmt: skip
+    start_time=ask["start"],
+    end_time=ask["end"],
+    directions=[1, 2],
+    record_types=[1, 2, 3],
+    connections=[],
+    profiles=[],
+    filters=[],
+    include_message_body=True,
+    report_name="all",
+    timezone="UTC",
+).data
 assert made.status == "PENDING" and made.report_url is None, made
 for _ in range(300):
     done = requests.retrieve(made.id).data
@@ -43,8 +51,18 @@ for name, call in {
         call()
     except telnyx.APIStatusError as e:
         errors[name] = [type(e).__name__, e.status_code]
-print(json.dumps({
-    "status": done.status, "csv": content, "listed": [r.id for r in listed.data], "total": listed.meta.total_results,
-    "created": type(made.created_at).__name__, "connections": done.connections, "made": made.id, "deleted": deleted.id,
-    "errors": errors,
-}))  # fmt: skip
+print(
+    json.dumps(
+        {
+            "status": done.status,
+            "csv": content,
+            "listed": [r.id for r in listed.data],
+            "total": listed.meta.total_results,
+            "created": type(made.created_at).__name__,
+            "connections": done.connections,
+            "made": made.id,
+            "deleted": deleted.id,
+            "errors": errors,
+        }
+    )
+)
