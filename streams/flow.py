@@ -75,6 +75,7 @@ class Flow:
                 partition.refuse(topic, entry, event.reason, event.detail)
             else:
                 event.source = f"{where}{entry.offset}"
+                event.occurred_at = ""  # `occurred_ms` says it; open messages are kept by the million
                 events.append((event, entry))
         return events
 

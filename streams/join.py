@@ -40,7 +40,10 @@ _EXTRAS: Final = ("vendor_error_code", "provider", "mcc", "mnc", "rate", "carrie
 _encode = msgspec.json.Encoder().encode
 
 
-class Life(Struct, gc=False, omit_defaults=True):
+_SHORT: Final = {"deadline_ms": "d", "asked": "a", "saved": "v", "placed": "p", "parts": "w"}
+
+
+class Life(Struct, gc=False, omit_defaults=True, rename=_SHORT):
     """What is known of one outbound message; without a send, receipts that wait for it.
 
     `settled_ms` is 0 while open. `deadline_ms` is when it stops waiting, on the watermark that belongs to it. `asked`:

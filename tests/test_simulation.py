@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = "20"
+SECONDS = "12"
 # Seeds that once went wrong, each for a reason of its own.
 PAST = (14, 50, 73, 151, 198, 274, 374, 389, 552)
 
