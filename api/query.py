@@ -267,7 +267,7 @@ def _settled(client: Client, ask: Listing) -> list[dict[str, Any]]:
 
 
 def _windows(ask: Listing) -> Iterator[Range]:
-    """The range in growing windows, in the order asked for: what a page costs must not depend on what lies behind it."""
+    """The range in growing windows, in the order asked for: a page must not cost more for what lies behind it."""
     low, high = (ask.before, ask.after) if ask.descending else (ask.after, ask.before)
     start_ms = max(ask.span.start_ms, low.occurred_ms) if low else ask.span.start_ms
     end_ms = min(ask.span.end_ms, high.occurred_ms + 1) if high else ask.span.end_ms

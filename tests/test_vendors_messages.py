@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -312,13 +312,14 @@ def test_plivo_times_come_in_five_forms(asker: Asker, native: list[dict[str, Any
     """Equal, after, from, before and up to an instant; no time is the last 24 hours, and 90 days are the most."""
     middle = native[70]["occurred_at"]
     at = middle[:-1].replace("T", " ")
-    for form, holds in (
-        ("", lambda t: t == middle),
-        ("__gt", lambda t: t > middle),
-        ("__gte", lambda t: t >= middle),
-        ("__lt", lambda t: t < middle),
-        ("__lte", lambda t: t <= middle),
-    ):
+    compared: dict[str, Callable[[str], bool]] = {
+        "": lambda t: t == middle,
+        "__gt": lambda t: t > middle,
+        "__gte": lambda t: t >= middle,
+        "__lt": lambda t: t < middle,
+        "__lte": lambda t: t <= middle,
+    }
+    for form, holds in compared.items():
         found = plivo_all(asker, **{f"message_time{form}": at})
         assert [o["message_uuid"] for o in found] == [r["message_id"] for r in native if holds(r["occurred_at"])], form
     minute = middle[:16].replace("T", " ")
