@@ -40,7 +40,15 @@ _EXTRAS: Final = ("vendor_error_code", "provider", "mcc", "mnc", "rate", "carrie
 _encode = msgspec.json.Encoder().encode
 
 
-_SHORT: Final = {"deadline_ms": "d", "asked": "a", "saved": "v", "placed": "p", "parts": "w"}
+_SHORT: Final = {
+    "send": "s",
+    "receipts": "r",
+    "deadline_ms": "d",
+    "asked": "a",
+    "saved": "v",
+    "placed": "p",
+    "parts": "w",
+}
 
 
 class Life(Struct, gc=False, omit_defaults=True, rename=_SHORT):
@@ -320,7 +328,7 @@ def receipt_type() -> str:
 def facts_type() -> str:
     """The members of a `Life` as ClickHouse reads `open_messages.facts`."""
     send = _members(Send, without=("message_id", "account_id", "occurred_at"))
-    return f"send Tuple({send}), receipts Array(Tuple({receipt_type()}))"
+    return f"s Tuple({send}), r Array(Tuple({receipt_type()}))"
 
 
 def _members(kind: type[Struct], without: tuple[str, ...]) -> str:

@@ -7,12 +7,12 @@ SELECT {public} FROM mdrs FINAL;
 CREATE OR REPLACE VIEW pending AS
 WITH
     JSONExtract(facts, 'Tuple({facts})') AS life,
-    life.send AS s,
-    arraySort(r -> (-toInt8(r.state = 'sent'), r.`~ms`, r.event_id, r.state, r.segment), life.receipts) AS strongest,
+    life.s AS s,
+    arraySort(r -> (-toInt8(r.state = 'sent'), r.`~ms`, r.event_id, r.state, r.segment), life.r) AS strongest,
     arraySort(
         r -> (r.`~ms`, r.state = 'sent', r.event_id, r.state, r.segment),
         arrayPushFront(
-            life.receipts,
+            life.r,
             CAST(
                 (s.event_id, 'queued', 0, '', '', '', '', '', '', '', s.`~ms`, s.`~at`), 'Tuple({receipt})'
             )
