@@ -185,8 +185,19 @@ class App:
     async def _revoke(self) -> None:
         revoked, self.assigned = self.assigned, []
         self.point("revocation: before")
+        self._prefetch(revoked)
         await self.on_revoked(self, revoked)
+        self._prefetch(revoked)
         self.point("revocation: after")
+
+    def _prefetch(self, tps: list[TopicPartition]) -> None:
+        """What was fetched before a rebalance is handed out during and after it."""
+        for tp in tps:
+            queue = self.queues[tp.topic.removeprefix(PREFIX)]
+            if not queue.full() and self.process.world.random.random() < 0.5:
+                batch = self._batch(tp, self.process.world.random)
+                if batch is not None:
+                    queue.put_nowait(batch)
 
     async def take(self, shards: list[int], generation: int) -> None:
         """What follows the rejoining: positions are where the group committed, then the worker is told."""
