@@ -4,12 +4,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help install dev demo test lint types bench clean
+.PHONY: help install dev demo test lint types bench bench-query faults faults-long vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
 	@echo 'make lint    ruff;  make types    mypy --strict'
 	@echo 'make bench   events per second beside the raw limit of reading and decoding'
+	@echo 'make faults  ten minutes of kills and outages against real processes (faults-long: an hour)'
+	@echo 'make vendors the vendors'"'"' own clients against our API;  make bench-query: the query side;  make wheel'
 
 .venv/python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed' >&2; exit 1; }
@@ -38,13 +40,27 @@ test: dev
 
 lint: dev
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check . || true
 
 types: dev
 	$(BIN)/mypy
 
 bench: dev
 	$(BIN)/python -m benchmarks.bench
+
+faults: dev
+	$(BIN)/python -m tests.faults --seconds 540
+
+faults-long: dev
+	$(BIN)/python -m tests.faults --seconds 3600
+
+vendors: dev
+	$(BIN)/python -m tests.vendors.run
+
+bench-query: dev
+	$(BIN)/python -m benchmarks.query
+
+wheel: dev
+	$(BIN)/python -m hatchling build -t wheel
 
 clean:
 	rm -rf .venv data dist

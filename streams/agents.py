@@ -26,7 +26,9 @@ from streams.transport import Batch, Transport, check_private_names
 
 log = logging.getLogger(__name__)
 _TICK_S: Final = 0.25
-_REVOKE_TIMEOUT_S: Final = 5.0
+_REVOKE_TIMEOUT_S: Final = 3.0
+# So long may the log move while we do not; a consumer that hangs for ever does not come back by itself.
+_STUCK_MS_MAX: Final = 120_000
 _SAMPLE_EVERY: Final = 997
 T = TypeVar("T")
 
@@ -34,6 +36,10 @@ T = TypeVar("T")
 def clock_ms() -> int:
     """Milliseconds since the epoch by the wall clock."""
     return time.time_ns() // 1_000_000
+
+
+class WorkerStuck(Exception):
+    """The worker does not get on and must be started anew; one sentence."""
 
 
 class Worker:
@@ -64,6 +70,7 @@ class Worker:
         self._writing: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] | None = None
         self.ends: dict[tuple[str, int], int] = {}
+        self._moved = (0, clock())
         self.misplaced = 0
         self.dead_letters: Counter[str] = Counter()
         self.app = self._make_app()
@@ -211,14 +218,7 @@ class Worker:
                 self.misplaced += 1
 
     async def _lookup(self, ids: list[str]) -> dict[str, Found]:
-        delay_s = 0.1
-        while True:
-            try:
-                return await self._read(self._reader.lookup, ids)
-            except Unavailable as e:
-                log.debug("looking up %d messages fails, trying again: %s", len(ids), e)
-                await asyncio.sleep(delay_s)
-                delay_s = min(5.0, delay_s * 2)
+        return await self._retry_read(self._reader.lookup, ids)
 
     async def _read(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, call, *args)
@@ -230,12 +230,22 @@ class Worker:
             await asyncio.sleep(_TICK_S)
             await self._find_ends()
             now_ms = self._clock()
+            self._watch(now_ms)
             partitions = dict(self.flow.partitions)
             for shard, ids in self.flow.tick(now_ms).items():
                 partition = partitions[shard]
                 found = await self._lookup(ids)
                 if self.flow.partitions.get(shard) is partition:
                     partition.resolve_receipts(ids, found, self._clock())
+
+    def _watch(self, now_ms: int) -> None:
+        """Ends the worker when there is something to read and nothing is read, for no reason we know."""
+        at = sum(self.barrier.done.values())
+        behind = any(end > self.barrier.done.get(tp, 0) for tp, end in self.ends.items())
+        if at != self._moved[0] or not behind or self.barrier.trouble:
+            self._moved = (at, now_ms)
+        elif now_ms - self._moved[1] > _STUCK_MS_MAX:
+            self.fail(WorkerStuck(f"the log moves, but nothing was read for {_STUCK_MS_MAX // 1000} s"))
 
     async def _find_ends(self) -> None:
         """Moves the watermarks of topics that are read to their end: the clock is read before the end is asked for."""
@@ -294,12 +304,14 @@ class Worker:
             log.error("%s partition %d: %d entries were deleted before they were read", tp.topic, tp.partition, count)
 
     async def _retry_read(self, call: Callable[..., T], *args: Any) -> T:
+        delay_s = 0.1
         while True:
             try:
                 return await self._read(call, *args)
             except Unavailable as e:
-                log.warning("reading the open messages fails, trying again: %s", e)
-                await asyncio.sleep(1)
+                log.warning("reading from the store fails, trying again: %s", e)
+                await asyncio.sleep(delay_s)
+                delay_s = min(5.0, delay_s * 2)
 
     def _load(self, shards: list[int]) -> dict[int, Partition]:
         """Partitions as they were saved last; runs in the reading thread."""

@@ -10,6 +10,7 @@ from api.client import ClientError
 from api.http import Refusal
 from api.query import QueryError
 from streams import broker, demo, kafka, running, settings
+from streams.agents import WorkerStuck
 from streams.cli import ask, feed, run
 from streams.cli.common import DISTRIBUTION, cli
 from streams.store import StoreError, Unavailable
@@ -26,7 +27,7 @@ class PackageClash(Exception):
 
 _TOLD: Final = (
     settings.SettingsError, broker.BrokerError, kafka.KafkaUnavailable, kafka.TopicsWrong, running.NoBroker, StoreError,
-    Unavailable, TransportMoved, demo.DemoFailed, PackageClash, ClientError, QueryError, Refusal,
+    WorkerStuck, Unavailable, TransportMoved, demo.DemoFailed, PackageClash, ClientError, QueryError, Refusal,
 )  # fmt: skip
 
 
