@@ -74,9 +74,13 @@ SELECT {public} FROM mdr
 UNION ALL
 SELECT {public} FROM pending;
 
+-- A message with a record has no orphans, whatever a stale worker still writes of it.
 CREATE OR REPLACE VIEW orphan_receipts AS
 SELECT message_id, event_id, state, occurred_at, error_code, vendor_error_code, provider, segment, source, orphaned_at
-FROM orphan_log FINAL;
+FROM orphan_log FINAL
+WHERE message_id NOT IN (
+    SELECT message_id FROM mdrs WHERE direction = 'outbound' AND message_id IN (SELECT message_id FROM orphan_log)
+);
 
 -- Exclusive: every message that occurred before is a record. A partition that no worker has reached yet stands at 1970.
 CREATE OR REPLACE VIEW settled_through AS

@@ -35,9 +35,8 @@ def main() -> NoReturn:
     """Runs the command line: exit 0 fine, 1 failed, 2 usage, 3 a limit that was asked for is exceeded."""
     try:
         check_packages()
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
+        code = cli(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as e:
         e.show()
         sys.exit(e.exit_code)
@@ -49,7 +48,6 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    sys.exit(0)
 
 
 def check_packages() -> None:
