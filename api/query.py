@@ -8,8 +8,6 @@ while others arrive, and the hundredth costs what the first costs.
 
 # ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
 
-import base64
-import binascii
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -21,12 +19,16 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from api import pending
+from api.cursor import BadCursor, Key, decode_cursor, encode_cursor, key_of
 from api.pending import Fold
 from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, condition_sql, range_sql, scope_sql
 from schemas.record import PUBLIC
-from schemas.times import format_rfc3339, parse_rfc3339
+from schemas.times import format_rfc3339
 
-__all__ = ["Client", "Key", "Page", "QueryError", "Range", "Scope", "TooSlow", "record", "records_page"]
+__all__ = [
+    "BadCursor", "Client", "Key", "Page", "QueryError", "Range", "Scope", "TooSlow", "decode_cursor", "encode_cursor",
+    "key_of", "record", "records_page",
+]  # fmt: skip
 
 QUERY_SECONDS_MAX: Final = 30
 _TOO_SLOW: Final = f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows"
@@ -71,19 +73,6 @@ class Unavailable(QueryError):
 
 class TooSlow(QueryError):
     """The query exceeded its time; the sentence names the bound."""
-
-
-class BadCursor(ValueError):
-    """The text is no cursor of ours."""
-
-
-class Key(NamedTuple):
-    """A record's place among others."""
-
-    occurred_ms: int
-    message_id: str
-    direction: str
-    account_id: str
 
 
 class Page(NamedTuple):
@@ -225,31 +214,6 @@ def write(client: Client, table: str, values: dict[str, tuple[Any, str]], times:
         client.command(f"INSERT INTO mdr.{table} ({names}) SELECT {', '.join(placed)}", parameters=b.values)
     except (ClickHouseError, OSError) as e:
         raise _told(e) from None
-
-
-def key_of(row: dict[str, Any]) -> Key:
-    """The key of a record."""
-    at_ms = parse_rfc3339(row["occurred_at"])
-    assert at_ms is not None
-    return Key(at_ms, row["message_id"], row["direction"], row["account_id"])
-
-
-def encode_cursor(key: Key) -> str:
-    """The opaque text of a place among records."""
-    return base64.urlsafe_b64encode(orjson.dumps(list(key))).decode().rstrip("=")
-
-
-def decode_cursor(text: str) -> Key:
-    """The place a cursor names; it grants nothing. Raises `BadCursor`."""
-    try:
-        at_ms, *words = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
-    except (ValueError, TypeError, binascii.Error):
-        raise BadCursor from None
-    if type(at_ms) is not int or len(words) != 3 or not all(isinstance(w, str) for w in words):
-        raise BadCursor
-    if abs(at_ms) > 1 << 47:
-        raise BadCursor
-    return Key(at_ms, *words)
 
 
 # ---- settled records -------------------------------------------------------------------------------------------
