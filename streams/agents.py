@@ -232,11 +232,11 @@ class Worker:
             now_ms = self._clock()
             self._watch(now_ms)
             partitions = dict(self.flow.partitions)
-            for shard, ids in self.flow.tick(now_ms).items():
-                partition = partitions[shard]
-                found = await self._lookup(ids)
-                if self.flow.partitions.get(shard) is partition:
-                    partition.resolve_receipts(ids, found, self._clock())
+            asked = self.flow.tick(now_ms)
+            found = await self._lookup([mid for ids in asked.values() for mid in ids]) if asked else {}
+            for shard, ids in asked.items():
+                if self.flow.partitions.get(shard) is partitions[shard]:
+                    partitions[shard].resolve_receipts(ids, found, self._clock())
 
     def _watch(self, now_ms: int) -> None:
         """Ends the worker when there is something to read and nothing is read, for no reason we know."""

@@ -200,13 +200,13 @@ class Store:
         """What is known of message ids: their records and orphaned receipts; ids without either are left out."""
         found: dict[str, Found] = {}
         for at in range(0, len(ids), LOOKUP_IDS_MAX):
-            chunk = {"ids": list(ids[at : at + LOOKUP_IDS_MAX])}
             # To ask which there are is much cheaper than to ask for them, and mostly there are none.
-            there = [m for (m,) in self.query(LOOKUP_IDS, chunk)]
-            for row in self.query(LOOKUP_RECORDS, {"ids": there}) if there else ():
+            places = self.query(LOOKUP_IDS, {"ids": list(ids[at : at + LOOKUP_IDS_MAX])})
+            recorded, orphaned = ({"ids": list({m for m, place in places if place == n})} for n in (1, 2))
+            for row in self.query(LOOKUP_RECORDS, recorded) if recorded["ids"] else ():
                 rec = msgspec.convert(row, Record)
                 found.setdefault(rec.message_id, Found({}, ())).records[rec.direction] = rec
-            for row in self.query(LOOKUP_ORPHANS, chunk):
+            for row in self.query(LOOKUP_ORPHANS, orphaned) if orphaned["ids"] else ():
                 receipt = orphan(row)
                 known = found.get(receipt.message_id, Found({}, ()))
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, receipt))

@@ -89,7 +89,10 @@ LEFT JOIN (
     GROUP BY account_id, occurred_at, message_id
 ) AS r ON r.account_id = o.account_id AND r.occurred_at = o.occurred_at AND r.message_id = o.message_id
 """
-LOOKUP_IDS: Final = "SELECT DISTINCT message_id FROM mdrs WHERE message_id IN {ids:Array(String)}"
+LOOKUP_IDS: Final = (
+    "SELECT message_id, 1 AS place FROM mdrs WHERE message_id IN {ids:Array(String)}"
+    " UNION ALL SELECT message_id, 2 AS place FROM orphan_log WHERE message_id IN {ids:Array(String)}"
+)
 LOOKUP_RECORDS: Final = (
     f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"  # noqa: S608  # our own column names
     " ORDER BY t.version DESC LIMIT 1 BY t.message_id, t.direction"

@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
-POLL_RECORDS_MAX: Final = 4_000
+POLL_RECORDS_MAX: Final = 6_000
 _FETCH_BYTES_MAX: Final = 1 << 20
 # Of log time, by which one partition may be read ahead of another.
 _AHEAD_MS_MAX: Final = 10_000
@@ -74,7 +74,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
             # A store that is away for hours must not cost the membership: Faust would never come back from that.
             max_poll_interval_ms=7 * 86_400_000,
             max_partition_fetch_bytes=_FETCH_BYTES_MAX,
-            fetch_max_wait_ms=250,
+            # A long poll for quiet partitions holds up the fetch of those that fall behind.
+            fetch_max_wait_ms=40,
             check_crcs=True,
             session_timeout_ms=10_000,
             heartbeat_interval_ms=2_000,
