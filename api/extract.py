@@ -146,8 +146,3 @@ def _cell_sql(cell: Cell, b: Binder) -> str:
         return column
     aside = f" AND NOT match({column}, {_E164})" if name in ("from_number", "to_number") else ""
     return f"if({_FORMULA.replace('{c}', column)}{aside}, concat({_QUOTE}, {column}), {column})"
-
-
-def safe(text: str) -> str:
-    """A header, or any text of a cell, that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -373,14 +373,3 @@ def _told(error: Exception) -> QueryError:
         reason = f"error {code[1]}" if code else type(error).__name__
         return Unavailable(f"ClickHouse cannot answer now ({reason})")
     return QueryError(f"ClickHouse cannot answer this (error {code[1]})")
-
-
-def pages(client: Client, ask: Listing) -> Iterator[list[dict[str, Any]]]:
-    """Every page of a listing, by key."""
-    while True:
-        rows = listing(client, ask)
-        if rows:
-            yield rows
-        if len(rows) < ask.limit:
-            return
-        ask = ask._replace(after=key_of(rows[-1]))

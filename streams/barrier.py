@@ -76,8 +76,6 @@ class Barrier:
         self.generation = -1
         self._finishing = False
         self.trouble = ""
-        self.rows_written = 0
-        self.checkpointed_ms = 0
 
     def finish(self) -> None:
         """Lets `run` return after the write it is in."""
@@ -141,7 +139,6 @@ class Barrier:
         if checkpoint:
             await self._write_snapshots(cuts, offsets, now_ms)
             await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
-            self.checkpointed_ms = now_ms
         self._roomy.set()
 
     def forget(self) -> None:
@@ -189,9 +186,7 @@ class Barrier:
         for part in taken:
             rows += [join.outbound_row(life, life.send, part.shard) for life in part.settled if life.send is not None]
             rows += [join.inbound_row(receive, now_ms, part.shard) for receive in part.inbound]
-        bad = self._store.write_records(rows) if rows else []
-        self.rows_written += len(rows)
-        return bad
+        return self._store.write_records(rows) if rows else []
 
     async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
         rows: list[OpenRow] = []
