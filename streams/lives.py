@@ -135,6 +135,14 @@ class Lives:
         """How many open messages and dead letters wait for the next checkpoint."""
         return len(self._dirty) + len(self.dead)
 
+    def deadlines(self) -> dict[int, int]:
+        """How many open messages reach their deadline when, by the ms at which a span of time begins."""
+        return self._ends.counts()
+
+    def oldest_open_ms(self) -> int | None:
+        """The smallest `occurred_at` still open, to the second; None when nothing is."""
+        return min(self._occurred.counts(), default=None)
+
     def forget(self, message_id: str) -> None:
         """Lets go of an open message that the store refuses."""
         life = self._open_life(message_id)
