@@ -22,7 +22,8 @@ from api.where import Binder
 READ: Final = "sms.read"
 MANAGE: Final = "sms.manage"
 DESCENDANTS: Final = "sms.read_descendant"
-SCOPES: Final = (READ, MANAGE, DESCENDANTS)
+BODIES: Final = "bodies.read"
+SCOPES: Final = (READ, MANAGE, DESCENDANTS, BODIES)
 ACCOUNTS_MAX: Final = 10_000
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ACCOUNT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
@@ -50,6 +51,11 @@ class Caller(NamedTuple):
     def may_read(self) -> bool:
         """Whether records may be read at all."""
         return self.is_operator or bool(self.scopes & {READ, MANAGE})
+
+    @property
+    def may_see_bodies(self) -> bool:
+        """Whether pages and dead letters show numbers and bodies unmasked."""
+        return BODIES in self.scopes
 
 
 class Issued(NamedTuple):

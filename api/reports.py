@@ -252,6 +252,10 @@ class Shelf:
         report_id, key, until_s = text.split(".")
         return (report_id, key) if now_ms < int(until_s) * 1000 else None
 
+    def key_for(self, purpose: str) -> bytes:
+        """A secret key of its own for another purpose; processes that share the directory have the same."""
+        return hmac.digest(self._secret, purpose.encode(), "sha256")
+
     def _sign(self, text: str) -> str:
         return hmac.new(self._secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
