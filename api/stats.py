@@ -24,7 +24,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
 
 _OUT: Final = "direction = 'outbound'"
 _DELIVERED: Final = "direction = 'outbound' AND state = 'delivered'"
-_MEASURES: Final = f"""
+MEASURES: Final = f"""
     count() AS messages, countIf(direction = 'inbound') AS inbound, countIf({_OUT}) AS outbound,
     countIf(record_type = 'complete') AS complete, countIf(record_type = 'error') AS error,
     countIf(record_type = 'incomplete') AS incomplete,
@@ -46,11 +46,12 @@ def rows(client: Client, scope: Scope, span: Range, where: Condition, by: tuple[
     inner = f"SELECT * FROM mdr.mdrs FINAL WHERE {matches}"
     groups = ", ".join(f"{sql} AS `{name}`" if sql != name else sql for name, sql in columns.items())
     names = ", ".join(f"`{name}`" for name in columns)
-    sql = f"SELECT {groups}, {_MEASURES} FROM ({inner}) GROUP BY {names} ORDER BY {names} LIMIT {ROWS_MAX + 1}"
-    return [_shaped(row) for row in query.select(client, sql, b)]
+    sql = f"SELECT {groups}, {MEASURES} FROM ({inner}) GROUP BY {names} ORDER BY {names} LIMIT {ROWS_MAX + 1}"
+    return [shaped(row) for row in query.select(client, sql, b)]
 
 
-def _shaped(row: dict[str, Any]) -> dict[str, Any]:
+def shaped(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `MEASURES` with its delays named; they are None where nothing was delivered."""
     delays = row.pop("delays")
     told = delays if row["delivered"] else [None] * 3
     return row | dict(zip(("delivery_ms_p50", "delivery_ms_p90", "delivery_ms_p99"), told, strict=True))
