@@ -76,6 +76,8 @@ class Barrier:
         self.generation = -1
         self._finishing = False
         self.trouble = ""
+        # Told after each cut that got through: whether it was a checkpoint, and how many ms it took.
+        self.on_written: Callable[[bool, int], None] = lambda checkpoint, took_ms: None
 
     def finish(self) -> None:
         """Lets `run` return after the write it is in."""
@@ -139,6 +141,7 @@ class Barrier:
         if checkpoint:
             await self._write_snapshots(cuts, offsets, now_ms)
             await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
+        self.on_written(checkpoint, self._clock_ms() - now_ms)
         self._roomy.set()
 
     def forget(self) -> None:
