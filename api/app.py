@@ -22,6 +22,7 @@ from litestar.response import File
 
 from api import auth, query
 from api.builder import Builder
+from api.dead_letters import Letters
 from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query
 from api.limits import Rates
 from api.pending import Fold
@@ -42,6 +43,7 @@ class AppConfig(msgspec.Struct, frozen=True):
 
     `connect` makes a client, which is then used by one thread only. `health` is the worker's state (`live`, `ready`,
     `reasons`), `lag` its lag by partition, `fold` its way from stored facts to a row; None when the API runs alone.
+    `letters` reads the dead letters from their topic.
     """
 
     connect: Callable[[], Client]
@@ -52,6 +54,7 @@ class AppConfig(msgspec.Struct, frozen=True):
     health: Callable[[], dict[str, Any]] | None = None
     lag: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
     fold: Fold | None = None
+    letters: Letters | None = None
     report_days: int = 30
     requests_per_s: float = 100
     burst: int = 200
@@ -64,6 +67,7 @@ class _Context:
         self.wake = app.builder.wake
         self.report_days = app.config.report_days
         self.fold = app.config.fold
+        self.letters = app.config.letters
         self._app = app
 
     def still_valid(self, key: str) -> auth.Caller | None:

@@ -7,7 +7,7 @@ A handler is a plain function `(Call, Context) -> Answer` that runs in a thread 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
@@ -16,6 +16,9 @@ from api.auth import Caller
 from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
+
+if TYPE_CHECKING:
+    from api.dead_letters import Letters
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -63,6 +66,7 @@ class Context(Protocol):
     shelf: Shelf
     report_days: int
     fold: Fold | None
+    letters: "Letters | None"
 
     def wake(self) -> None:
         """Tells the builder that a report was asked for."""

@@ -2,13 +2,18 @@
 
 from typing import Any, Final
 
-from api import files, native, reports, stats
+from api import dead_letters, files, native, reports, stats
 from api.where import NUMBERS, SCALARS, TIMES
 from schemas.record import PUBLIC
 
 _INSTANT: Final = {"type": "string", "format": "date-time", "examples": ["2026-01-31T09:15:04.123Z"]}
 _TEXT: Final = {"type": "string"}
 _WHOLE: Final = {"type": "integer"}
+_FLAG: Final = {"type": "boolean"}
+_LETTER_FILTERS: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "reason": (_TEXT, "Why it was refused."), "topic": (_TEXT, "Where the input stood."),
+    "fingerprint": (_TEXT, "What is wrong with it."), "until": (_INSTANT, "Letters that came before."),
+}  # fmt: skip
 _SETTLED: Final = _INSTANT | {"description": "Exclusive: every message that occurred before it is a record."}
 
 
@@ -60,6 +65,12 @@ def _schemas() -> dict[str, Any]:
             "key": _TEXT, "account_id": _TEXT, "parent_id": _TEXT, "scopes": _list(_TEXT), "created_at": _INSTANT,
             "revoked": {"type": "boolean"},
         }),
+        "DeadLetter": _object(_dead_letter()),
+        "DeadLetterGroup": _object({
+            **dict.fromkeys(("reason", "fingerprint", "topic", "detail", "example_id"), _TEXT), "count": _WHOLE,
+            "first": _INSTANT, "last": _INSTANT,
+        }),
+        "RedriveRequest": _redrive_request(),
     }  # fmt: skip
 
 
@@ -115,6 +126,27 @@ def _report_request() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _dead_letter() -> dict[str, Any]:
+    texts = dict.fromkeys(("id", "reason", "detail", "fingerprint", "topic"), _TEXT)
+    wholes = dict.fromkeys(("partition", "offset", "size", "attempts", "redriven"), _WHOLE)
+    bytes_ = {name: {"type": ["string", "null"]} for name in ("key", "value_text", "value_base64")}
+    return {
+        **texts, **wholes, **bytes_, "timestamp": _INSTANT, "landed": _INSTANT, "cut": _FLAG, "masked": _FLAG,
+        "redriven_at": {"type": ["string", "null"], "format": "date-time"},
+    }  # fmt: skip
+
+
+def _redrive_request() -> dict[str, Any]:
+    ids = _list(_TEXT) | {"maxItems": dead_letters.IDS_MAX}
+    wanted = {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(_LETTER_FILTERS, _TEXT)}
+    rate = {"type": "number", "minimum": 0.1, "maximum": dead_letters.RATE_MAX, "default": dead_letters.RATE}
+    flags = dict.fromkeys(("dry_run", "force", "again"), _FLAG)
+    return {
+        "type": "object", "additionalProperties": False, "oneOf": [{"required": ["ids"]}, {"required": ["filter"]}],
+        "properties": {"ids": ids, "filter": wanted, "rate": rate, **flags},
+    }  # fmt: skip
+
+
 # ---- paths -----------------------------------------------------------------------------------------------------
 
 
@@ -145,10 +177,49 @@ def _paths() -> dict[str, Any]:
         },
         "/mdr/files/{token}": {"get": _download()},
         "/mdr/lag": {"get": _get("Lag by topic and partition, for the operator", lag, [])},
+        **_dead_letter_paths(),
         "/mdr/credentials": {
             "get": _get("Every key, for the operator", _body({"credentials": _list(_ref("Credential"))}), [])
         },
     }
+
+
+def _dead_letter_paths() -> dict[str, Any]:
+    filters = [_query(name, kind, what) for name, (kind, what) in _LETTER_FILTERS.items()]
+    limit = {"type": "integer", "minimum": 1, "maximum": dead_letters.LIMIT_MAX, "default": 100}
+    masked = _query("masked", {"enum": ["true", "false"]}, "`true` hides numbers and bodies from whoever may see them.")
+    paging = [_query("key", _TEXT, "The entry's key."), _query("limit", limit, "Letters a page."),
+              _query("cursor", _TEXT, "`next_cursor` of the page before."), masked]  # fmt: skip
+    scanned = {"scanned": _WHOLE, "truncated": _FLAG}
+    page = {"dead_letters": _list(_ref("DeadLetter")), "next_cursor": {"type": ["string", "null"]}, "total": _WHOLE}
+    refused = _list(_object({"id": _TEXT, "why": _TEXT}))
+    counts = dict.fromkeys(("would", "redriven"), _WHOLE)
+    told = {"dry_run": _FLAG, "refused": refused, "refused_total": _WHOLE, "outcomes": {"type": "object"},
+            "remaining": _WHOLE, "truncated": _FLAG}  # fmt: skip
+    return {
+        "/mdr/dead-letters": {
+            "get": _get("Dead letters, newest first, for the operator", _object(page | scanned), [*filters, *paging])
+        },
+        "/mdr/dead-letters/summary": {
+            "get": _get(
+                "Dead letters by what is wrong with them, for the operator",
+                _object({"groups": _list(_ref("DeadLetterGroup"))} | scanned), filters,
+            )
+        },
+        "/mdr/dead-letters/{id}": {
+            "get": _get(
+                "One dead letter, and what the decoder says of it now, for the operator",
+                _object({"dead_letter": _ref("DeadLetter"), "now": _TEXT}),
+                [_path("id", "The letter's id."), masked], 404,
+            )
+        },
+        "/mdr/dead-letters/redrive": {
+            "post": _post(
+                "Sends dead letters once more, as many as the rate allows in half a minute, for the operator",
+                "RedriveRequest", _object(told, counts), 200, 409,
+            )
+        },
+    }  # fmt: skip
 
 
 def _record_parameters() -> list[dict[str, Any]]:
@@ -199,11 +270,11 @@ def _get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]],
     return {"summary": summary, "parameters": parameters, "responses": _responses(200, schema, *more)}
 
 
-def _post(summary: str, body: str, schema: dict[str, Any], status: int) -> dict[str, Any]:
+def _post(summary: str, body: str, schema: dict[str, Any], status: int, *more: int) -> dict[str, Any]:
     content = {"application/json": {"schema": _ref(body)}}
     return {
         "summary": summary, "requestBody": {"required": True, "content": content},
-        "responses": _responses(status, schema, 413),
+        "responses": _responses(status, schema, 413, *more),
     }  # fmt: skip
 
 

@@ -95,6 +95,16 @@ async def producing(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         yield client
 
 
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[tuple[AIOKafkaConsumer, dict[str, int]]]:
+    """A started consumer outside of any group, and the partition count of each of our topics; 0 for a missing one."""
+    options = client_options(settings)
+    async with _started(AIOKafkaAdminClient(**options), settings) as admin:
+        counts = await _partition_counts(admin, settings)
+    async with _started(AIOKafkaConsumer(**options, isolation_level="read_committed"), settings) as consumer:
+        yield consumer, counts
+
+
 async def create_topics(settings: Settings) -> list[str]:
     """Creates what is missing of our topics; returns the names created, and raises `TopicsWrong` for uneven counts."""
     async with _started(AIOKafkaAdminClient(**client_options(settings)), settings) as admin:

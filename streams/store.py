@@ -241,6 +241,12 @@ class Store:
         sql = "SELECT DISTINCT message_id FROM orphan_log WHERE shard = {shard:UInt16}"
         return [m for (m,) in self.query(sql, {"shard": shard})]
 
+    def command(self, sql: str, parameters: dict[str, Any]) -> None:
+        """Runs a statement that gives no rows; values go in as bound parameters."""
+        with _translated():
+            self.client.database = DATABASE
+            self.client.command(sql, parameters=parameters)
+
     def query(self, sql: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
         """The rows of a query; values go in as bound parameters, `{name:Type}`."""
         with _translated():

@@ -31,7 +31,7 @@ class LogEntry(NamedTuple):
 
     offset: int
     timestamp: int
-    key: bytes
+    key: bytes | None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
 

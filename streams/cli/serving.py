@@ -15,6 +15,7 @@ import uvicorn
 from api.app import AppConfig, create_app
 from streams import join
 from streams.agents import Worker, clock_ms
+from streams.cli.letters import Desk
 from streams.settings import Settings
 from streams.store import StoreError, connect
 
@@ -47,6 +48,7 @@ async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[st
         connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
         operator=(operator.key, operator.secret), http_url=url, clock_ms=clock_ms,
         health=worker.health if worker is not None else None, fold=fold, report_days=settings.report_days,
+        letters=Desk(settings),
     )  # fmt: skip
     server = uvicorn.Server(
         uvicorn.Config(create_app(config), host=host, port=port, log_config=None, access_log=False, lifespan="on")
