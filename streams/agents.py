@@ -3,32 +3,29 @@
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import faust
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
-from streams import kafka
+from streams import kafka, recovery
 from streams.barrier import Barrier
-from streams.effects import DeadLetter
 from streams.flow import Flow, Found
-from streams.letters import cut_letter, entry_letter
+from streams.outbox import Outbox
 from streams.settings import Settings
-from streams.settle import REMEMBER_MS, Partition
-from streams.store import Store, StoreError, Unavailable, Unstorable
+from streams.store import Store, StoreError, Unavailable
+from streams.telemetry import Metered, Telemetry
 from streams.transport import Batch, Transport, check_private_names
+from streams.watchdog import STUCK_MS_MAX, Watchdog
 
 log = logging.getLogger(__name__)
 _TICK_S: Final = 0.25
 _REVOKE_TIMEOUT_S: Final = 3.0
-# So long may the log move while we do not; a consumer that hangs for ever does not come back by itself.
-_STUCK_MS_MAX: Final = 120_000
+_ENDS_TIMEOUT_S: Final = 5.0
 _SAMPLE_EVERY: Final = 997
 T = TypeVar("T")
 
@@ -59,20 +56,27 @@ class Worker:
         self._reader = Store(settings.clickhouse_url)
         # One thread: answers of the store must be acted upon in the order they were asked for.
         self._reading = ThreadPoolExecutor(1, "store-read")
-        self._producer: AIOKafkaProducer | None = None
+        self.telemetry = Telemetry()
+        self._tally = self.telemetry.tally
+        self._outbox = Outbox(settings, self._tally, self._commit)
+        metered: Any = Metered(self.store, self.telemetry)
         self.barrier = Barrier(
-            self.flow, self.store, self, clock, partitions, settings.flush_interval_ms, settings.checkpoint_interval_ms
-        )
+            self.flow, metered, self._outbox, clock, partitions, settings.flush_interval_ms,
+            settings.checkpoint_interval_ms,
+        )  # fmt: skip
+        self.barrier.on_written = self._on_written
+        self.flushed_ms = self.checkpointed_ms = 0
         self._ready: dict[int, asyncio.Event] = {}
-        self._stored_offsets: dict[tuple[str, int], int] = {}
+        self._assigned: int | None = None
         self._worked: dict[TopicPartition, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         self._writing: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] | None = None
         self.ends: dict[tuple[str, int], int] = {}
-        self._moved = (0, clock())
-        self.misplaced = 0
-        self.dead_letters: Counter[str] = Counter()
+        self._asking_ends: tuple[int, asyncio.Task[dict[TopicPartition, int]]] | None = None
+        # Why nothing is read, when it is for a reason that passes.
+        self._read_trouble = self._broker_trouble = ""
+        self._watchdog = Watchdog(clock())
         self.app = self._make_app()
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -81,8 +85,7 @@ class Worker:
         """Migrates the store and begins to consume; `failed` is set when the worker cannot go on."""
         await self._check_store()
         self.failed = asyncio.get_running_loop().create_future()
-        self._producer = kafka.producer(self.settings, compression_type="lz4")
-        await self._producer.start()
+        await self._outbox.start()
         await self.app.start()
         self._writing = self._spawn(self.barrier.run())
         self._spawn(self._tick_forever())
@@ -102,10 +105,17 @@ class Worker:
         """Whether the worker lives and is ready, with reasons in words."""
         failed = self.failed is not None and self.failed.done()
         reasons = ["the worker has ended"] if failed else []
-        if not self.flow.partitions:
+        # A worker that the group has no partition for stands by, and is fine.
+        if not self.flow.partitions and self._assigned != 0:
             reasons.append("no partitions are assigned and recovered yet")
-        if self.barrier.trouble:
-            reasons.append(f"writing is held up: {self.barrier.trouble}")
+        reasons += [
+            f"{what} held up: {trouble}"
+            for what, trouble in (
+                ("writing is", self.barrier.trouble), ("reading from the store is", self._read_trouble),
+                ("asking the broker is", self._broker_trouble),
+            )
+            if trouble
+        ]  # fmt: skip
         return {"live": not failed, "ready": not reasons, "reasons": reasons}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -131,12 +141,13 @@ class Worker:
             # A write that does not end is torn by the end of the process; nothing may be committed after it.
             if self._writing.done() and not self._writing.exception():
                 await self.barrier.last(timeout_s)
+        if self._asking_ends is not None:
+            self._tasks.append(self._asking_ends[1])
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.app.stop()
-        if self._producer is not None:
-            await self._producer.stop()
+        await self._outbox.stop()
         self.barrier.close()
         self._reading.shutdown(wait=False, cancel_futures=True)
         for store in (self._reader, self.store):
@@ -144,6 +155,7 @@ class Worker:
 
     def _make_app(self) -> faust.App:
         settings = self.settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
         app = faust.App(
             self.group,
             broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
@@ -151,6 +163,7 @@ class Worker:
             web_enabled=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
+            datadir=str(settings.data_dir / "faust"),
             # Never wait for acks that do not exist: a rebalance would hang on it.
             stream_wait_empty=False,
             stream_buffer_maxsize=4,
@@ -194,6 +207,7 @@ class Worker:
         await self.barrier.room()
         if batch.generation != self.barrier.generation:
             return
+        self._tally.events[topic] += len(entries)
         held = self.flow.batch(topic, shard, entries, self._clock())
         if held:
             found = await self._lookup([h.event.message_id for h in held])
@@ -210,12 +224,12 @@ class Worker:
     def _sample(self, batch: Batch) -> None:
         for record in batch.records[::_SAMPLE_EVERY]:
             if record.key is not None and kafka.partition_of(record.key, self._partitions) != batch.partition:
-                if not self.misplaced:
+                if not self._tally.misplaced:
                     log.warning(
                         "%s partition %d has an entry whose key belongs elsewhere; `mdr topics check` tells more",
                         batch.topic, batch.partition,
                     )  # fmt: skip
-                self.misplaced += 1
+                self._tally.misplaced += 1
 
     async def _lookup(self, ids: list[str]) -> dict[str, Found]:
         return await self._retry_read(self._reader.lookup, ids)
@@ -240,22 +254,30 @@ class Worker:
 
     def _watch(self, now_ms: int) -> None:
         """Ends the worker when there is something to read and nothing is read, for no reason we know."""
-        at = sum(self.barrier.done.values())
-        behind = any(end > self.barrier.done.get(tp, 0) for tp, end in self.ends.items())
-        if at != self._moved[0] or not behind or self.barrier.trouble:
-            self._moved = (at, now_ms)
-        elif now_ms - self._moved[1] > _STUCK_MS_MAX:
-            self.fail(WorkerStuck(f"the log moves, but nothing was read for {_STUCK_MS_MAX // 1000} s"))
+        done = self.barrier.done
+        # A consumer that does not say where the log ends is one that hangs.
+        is_behind = self._asking_ends is not None or any(end > done.get(tp, 0) for tp, end in self.ends.items())
+        recovering = any(not ready.is_set() for ready in self._ready.values())
+        is_held_up = bool(recovering or self.barrier.trouble or self._read_trouble or self._broker_trouble)
+        if self._watchdog.is_stuck(sum(done.values()), is_behind=is_behind, is_held_up=is_held_up, now_ms=now_ms):
+            self.fail(WorkerStuck(f"the log moves, but nothing was read for {STUCK_MS_MAX // 1000} s"))
 
     async def _find_ends(self) -> None:
         """Moves the watermarks of topics that are read to their end: the clock is read before the end is asked for."""
         consumer, generation = self.app.consumer, self.barrier.generation
-        asked_ms = self._clock()
-        try:
-            ends = await consumer.ends()
-        except KafkaError as e:
-            log.debug("the end offsets are not to be had: %s", e)
+        if self._asking_ends is None:
+            self._asking_ends = self._clock(), asyncio.create_task(consumer.ends())
+        asked_ms, asking = self._asking_ends
+        await asyncio.wait([asking], timeout=_ENDS_TIMEOUT_S)
+        if not asking.done():
             return
+        self._asking_ends = None
+        try:
+            ends = asking.result()
+        except KafkaError as e:
+            self._broker_trouble = f"the end offsets are not to be had: {e}"
+            return
+        self._broker_trouble = ""
         if generation != self.barrier.generation:
             return
         for tp, end in ends.items():
@@ -272,6 +294,7 @@ class Worker:
     async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         if self.flow.partitions:
             await self.barrier.last(_REVOKE_TIMEOUT_S)
+        self._tally.gather(self.flow.partitions)
         self.flow.partitions.clear()
         self.barrier.forget()
         self.ends.clear()
@@ -280,119 +303,64 @@ class Worker:
         for ready in self._ready.values():
             ready.set()
         self._ready.clear()
+        self._assigned = None
 
     async def _on_assigned(self, app: Any, assigned: Any, **_: Any) -> None:
         shards = sorted({tp.partition for tp in assigned})
         self.app.consumer.forget()
         self.barrier.generation = self.app.consumer_generation_id
+        self._assigned = len(shards)
         self._ready = {shard: asyncio.Event() for shard in shards}
         self._spawn(self._recover(shards, self.barrier.generation))
 
     async def _recover(self, shards: list[int], generation: int) -> None:
-        await self._warn_of_loss()
+        await self._count_lost()
         recovered = await self._retry_read(self._load, shards)
         if generation != self.barrier.generation:
             return
-        self.flow.partitions.update(recovered)
-        self.barrier.base = dict(self._stored_offsets)
+        self._tally.took(recovered.partitions)
+        self.flow.partitions.update(recovered.partitions)
+        self.barrier.base = recovered.offsets
         for shard in shards:
             self._ready[shard].set()
-        log.info("took %d partitions with %d open messages", len(shards), sum(len(p.lives) for p in recovered.values()))
+        count = sum(len(p.lives) for p in recovered.partitions.values())
+        log.info("took %d partitions with %d open messages", len(shards), count)
 
-    async def _warn_of_loss(self) -> None:
+    def _load(self, shards: list[int]) -> recovery.Recovered:
+        return recovery.load(self._reader, shards, self.settings.settling_window_ms, self._clock())
+
+    async def _count_lost(self) -> None:
         for tp, count in (await self.app.consumer.lost()).items():
+            self._tally.lost[tp.topic.removeprefix(self.settings.topic_prefix)] += count
             log.error("%s partition %d: %d entries were deleted before they were read", tp.topic, tp.partition, count)
 
     async def _retry_read(self, call: Callable[..., T], *args: Any) -> T:
         delay_s = 0.1
         while True:
             try:
-                return await self._read(call, *args)
+                answer = await self._read(call, *args)
             except Unavailable as e:
-                log.warning("reading from the store fails, trying again: %s", e)
+                if not self._read_trouble:
+                    log.warning("reading from the store fails, trying again: %s", e)
+                self._read_trouble = str(e)
                 await asyncio.sleep(delay_s)
                 delay_s = min(5.0, delay_s * 2)
-
-    def _load(self, shards: list[int]) -> dict[int, Partition]:
-        """Partitions as they were saved last; runs in the reading thread."""
-        now_ms = self._clock()
-        stored = self._reader.checkpoints()
-        partitions = {shard: Partition(shard, self.settings.settling_window_ms, now_ms) for shard in shards}
-        for shard, message_id, part, facts, deadline_ms, occurred_ms, settled in self._reader.open_rows(shards):
-            mid = message_id.decode()
-            if part:
-                partitions[shard].restore_waiting(mid, part.decode(), facts)
-            elif settled:
-                partitions[shard].restore_settled(mid, facts, settled == 1)
             else:
-                partitions[shard].restore(mid, facts, deadline_ms, occurred_ms)
-        for shard, partition in partitions.items():
-            self._load_past(partition, stored.get(shard), now_ms)
-        return partitions
+                if self._read_trouble:
+                    log.warning("reading from the store works again")
+                self._read_trouble = ""
+                return answer
 
-    def _load_past(self, partition: Partition, stored: Any, now_ms: int) -> None:
-        if stored is not None:
-            partition.restore_progress(stored)
-            offsets = (stored.sends_offset, stored.receives_offset, stored.receipts_offset)
-            self._stored_offsets |= {(topic, partition.shard): at for topic, at in zip(TOPICS, offsets, strict=True)}
-        since_ms = min(stored.remembers_from, now_ms - REMEMBER_MS) if stored else now_ms - REMEMBER_MS
-        recent = self._reader.recent_ids(partition.shard, since_ms)
-        for direction in ("outbound", "inbound"):
-            partition.remember(direction, [m for m, d in recent if d == direction], since_ms, now_ms)
-        partition.remember_orphans(self._reader.orphan_ids(partition.shard), now_ms)
+    # ---- what was written ----------------------------------------------------------------------------------
 
-    # ---- what the barrier needs of Kafka -------------------------------------------------------------------
+    def _on_written(self, checkpoint: bool, took_ms: int) -> None:
+        self.flushed_ms = self._clock()
+        if checkpoint:
+            self.checkpointed_ms = self.flushed_ms
+        self.telemetry.write_seconds.labels("checkpoint" if checkpoint else "flush").observe(took_ms / 1000)
 
-    async def commit(self, offsets: Mapping[tuple[str, int], int], generation: int) -> bool:
-        """Commits what the barrier made durable; refused when the group has moved on."""
-        if not offsets or generation != self.barrier.generation:
+    async def _commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
+        """Refused when the group has moved on."""
+        if generation != self.barrier.generation:
             return False
-        prefix = self.settings.topic_prefix
-        named = {TopicPartition(prefix + topic, shard): at for (topic, shard), at in offsets.items()}
-        try:
-            return bool(await self.app.consumer.commit_fenced(named, generation))
-        except KafkaError as e:
-            raise Unavailable(f"Kafka refuses the commit: {e!r}") from None
-
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Produces dead letters and waits for their acknowledgement."""
-        await self._produce([await self._letter(letter) for letter in letters])
-        self.dead_letters.update(letter.reason for letter in letters)
-
-    async def _letter(self, letter: DeadLetter) -> dict[str, Any]:
-        topic, entry = self.settings.topic_prefix + letter.topic, letter.entry
-        if entry is None and letter.receipt is not None:
-            # It had been merged and was let go: the log still has its bytes.
-            entry = next(iter(await self._read_back([letter.receipt.source])), None)
-        if entry is None:
-            raise StoreError(f"a dead letter of {topic} partition {letter.shard} is no longer in the log")
-        return entry_letter(topic, letter.shard, entry, letter.reason, letter.detail)
-
-    async def _read_back(self, sources: Iterable[str]) -> list[Any]:
-        try:
-            return await kafka.read_back(self.settings, sources)
-        except kafka.KafkaUnavailable as e:
-            raise Unavailable(str(e)) from None
-
-    async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
-        """Reads the events of rows that the store refuses back from the log and produces them as dead letters."""
-        for _, detail, sources in bad:
-            log.error("a row cannot be stored, its events become dead letters: %s", detail)
-            entries = await self._read_back(sources)
-            await self._produce([entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
-
-    async def _produce(self, letters: list[dict[str, Any]]) -> None:
-        assert self._producer is not None
-        topic = self.settings.topic_prefix + kafka.DEAD_LETTERS
-        try:
-            sent = [await self._producer.send(topic, **letter) for letter in letters]
-            outcomes = await asyncio.gather(*sent, return_exceptions=True)
-            for letter, outcome in zip(letters, outcomes, strict=True):
-                if isinstance(outcome, MessageSizeTooLargeError):
-                    await self._producer.send_and_wait(topic, **cut_letter(letter))
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-        except MessageSizeTooLargeError as e:
-            raise StoreError(f"a dead letter is too large even when it is cut: {e}") from None
-        except KafkaError as e:
-            raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None
+        return bool(await self.app.consumer.commit_fenced(offsets, generation))

@@ -54,7 +54,7 @@ async def run(settings: Settings, messages: int, seed: int) -> None:
         produced, truth = await making
         await _run_traffic(worker, settings, produced, console)
         told = await asyncio.to_thread(read_all, worker.store)
-        counts = dict(worker.dead_letters)
+        counts = dict(worker.telemetry.tally.dead_letters)
     _show(told, truth, counts, produced, began)
 
 

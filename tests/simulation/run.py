@@ -351,7 +351,7 @@ def environment() -> Iterator[SimpleNamespace]:
         stack.enter_context(patch.object(kafka, "producer", lambda *_, **__: held.run.producer()))
         stack.enter_context(patch.object(kafka, "read_back", read_back))
         stack.enter_context(patch.object(logging.getLogger("streams"), "disabled", True))
-        for name in ("streams.agents", "streams.barrier"):
+        for name in ("streams.agents", "streams.barrier", "streams.outbox"):
             stack.enter_context(patch.object(logging.getLogger(name), "disabled", True))
         yield held
 

@@ -1,0 +1,94 @@
+"""What the worker sends to Kafka: commits and dead letters. The barrier knows when."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.structs import TopicPartition
+
+from streams import kafka
+from streams.effects import DeadLetter
+from streams.letters import cut_letter, entry_letter
+from streams.settings import Settings
+from streams.store import StoreError, Unavailable, Unstorable
+from streams.telemetry import Tally
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """`commit` is what moves the offsets: `(offsets, generation) -> whether the group still has it`."""
+
+    def __init__(self, settings: Settings, tally: Tally, commit: Callable[..., Any]) -> None:
+        self._settings = settings
+        self._tally = tally
+        self._commit = commit
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connects the producer of dead letters."""
+        self._producer = kafka.producer(self._settings, compression_type="lz4")
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Lets go of the broker."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def commit(self, offsets: Mapping[tuple[str, int], int], generation: int) -> bool:
+        """Commits what the barrier made durable; refused when the group has moved on."""
+        if not offsets:
+            return False
+        prefix = self._settings.topic_prefix
+        named = {TopicPartition(prefix + topic, shard): at for (topic, shard), at in offsets.items()}
+        try:
+            return bool(await self._commit(named, generation))
+        except KafkaError as e:
+            raise Unavailable(f"Kafka refuses the commit: {e!r}") from None
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Produces dead letters and waits for their acknowledgement."""
+        await self._produce([await self._letter(letter) for letter in letters])
+        self._tally.dead_letters.update(letter.reason for letter in letters)
+
+    async def _letter(self, letter: DeadLetter) -> dict[str, Any]:
+        topic, entry = self._settings.topic_prefix + letter.topic, letter.entry
+        if entry is None and letter.receipt is not None:
+            # It had been merged and was let go: the log still has its bytes.
+            entry = next(iter(await self._read_back([letter.receipt.source])), None)
+        if entry is None:
+            raise StoreError(f"a dead letter of {topic} partition {letter.shard} is no longer in the log")
+        return entry_letter(topic, letter.shard, entry, letter.reason, letter.detail)
+
+    async def _read_back(self, sources: Iterable[str]) -> list[Any]:
+        try:
+            return await kafka.read_back(self._settings, sources)
+        except kafka.KafkaUnavailable as e:
+            raise Unavailable(str(e)) from None
+
+    async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
+        """Reads the events of rows that the store refuses back from the log and produces them as dead letters."""
+        for _, detail, sources in bad:
+            entries = await self._read_back(sources)
+            await self._produce([entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
+            self._tally.dead_letters["unstorable"] += len(entries)
+            log.error("a row cannot be stored, its %d events became dead letters; they say why", len(entries))
+
+    async def _produce(self, letters: list[dict[str, Any]]) -> None:
+        assert self._producer is not None
+        topic = self._settings.topic_prefix + kafka.DEAD_LETTERS
+        try:
+            sent = [await self._producer.send(topic, **letter) for letter in letters]
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            for letter, outcome in zip(letters, outcomes, strict=True):
+                if isinstance(outcome, MessageSizeTooLargeError):
+                    await self._producer.send_and_wait(topic, **cut_letter(letter))
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+        except MessageSizeTooLargeError as e:
+            raise StoreError(f"a dead letter is too large even when it is cut: {e}") from None
+        except KafkaError as e:
+            raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None
