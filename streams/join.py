@@ -35,6 +35,8 @@ from schemas.record import Record
 from schemas.states import DELIVERED, FAILED, FAILURES, FINAL_RANK, QUEUED, RANK, RECEIVED, SENT
 
 RECEIPTS_MAX: Final = 320
+# Receipts that wait for their send may be repeats of those in a record, so more may wait than a message can have.
+_WAITING_FACTOR: Final = 4
 _VERSION_RANK_SHIFT: Final = 32
 _EXTRAS: Final = ("vendor_error_code", "provider", "mcc", "mnc", "rate", "carrier_fee")
 _encode = msgspec.json.Encoder().encode
@@ -72,11 +74,12 @@ class Life(Struct, gc=False, omit_defaults=True, rename=_SHORT):
 
 
 def add_receipt(life: Life, receipt: Receipt) -> str:
-    """Merges one receipt: `merged`, `duplicate`, or `too_many_events` (the message has its 320)."""
+    """Merges one receipt: `merged`, `duplicate`, or `too_many_events` (the message has its 320; more may wait)."""
     for known in life.receipts:
         if known.event_id == receipt.event_id and is_same(known, receipt):
             return "duplicate"
-    if len(life.receipts) >= RECEIPTS_MAX:
+    count = len(life.receipts)
+    if count >= RECEIPTS_MAX and (life.send is not None or count >= RECEIPTS_MAX * _WAITING_FACTOR):
         return "too_many_events"
     life.receipts = (*life.receipts, receipt)
     return "merged"

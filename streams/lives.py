@@ -24,8 +24,8 @@ from streams.wheel import Wheel
 _RECENT_IDS_MAX: Final = 4_000_000
 _BUCKET_MS_MIN: Final = 250
 _BUCKET_MS_MAX: Final = 5_000
-# A tombstone outranks every open row of its message, whatever facts those had.
-TOMBSTONE: Final = 1 << 32
+# Of a receipt that waited; its row never changes.
+_PART_TOMBSTONE: Final = 1 << 32
 
 _encode = msgspec.json.Encoder().encode
 thaw = msgspec.json.Decoder(Life).decode
@@ -89,8 +89,8 @@ class Lives:
         self._asking.discard(mid)
         self._leave_wheels(life)
         if life.saved:
-            self._gone.append((mid, "", TOMBSTONE + len(life.receipts)))
-        self._gone += [(mid, part, TOMBSTONE) for part in life.parts]
+            self._gone.append((mid, "", saved_version(life) + 1))
+        self._gone += [(mid, part, _PART_TOMBSTONE) for part in life.parts]
         life.saved, life.parts = False, ()
 
     def _leave_wheels(self, life: Life) -> None:
@@ -190,13 +190,13 @@ class Lives:
         return Snapshot(rows, adopted, frozen, dict(self.marks), through, oldest_ms, len(self.lives), counts)
 
     def _part_tombstones(self, mid: str, life: Life) -> list[OpenRow]:
-        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", TOMBSTONE, 1) for part in life.parts]
+        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", _PART_TOMBSTONE, 1) for part in life.parts]
         life.saved, life.parts = True, ()
         return rows
 
     def _open_row(self, mid: str, life: Life, send: Send, facts: bytes) -> OpenRow:
         at = send.occurred_ms, life.deadline_ms
-        return OpenRow(self.shard, mid, "", send.account_id, *at, facts, 1 + len(life.receipts), 0)
+        return OpenRow(self.shard, mid, "", send.account_id, *at, facts, saved_version(life), 0)
 
     def _waiting_rows(self, mid: str, life: Life) -> list[OpenRow]:
         parts = {f"{r.event_id}\0{r.state}\0{r.occurred_ms}\0{r.segment}": r for r in life.receipts}
@@ -227,6 +227,14 @@ class Lives:
         self.lives[message_id] = facts
         self._ends.add(deadline_ms, message_id)
         self._occurred.add(occurred_ms, message_id)
+
+
+def saved_version(life: Life) -> int:
+    """The version of a message's open row: twice its facts; one more is its tombstone's.
+
+    So a tombstone outranks every row that knows no more, and never one of another owner that knows more.
+    """
+    return 2 * (1 + len(life.receipts))
 
 
 def _frozen(life: Life) -> bytes:

@@ -14,7 +14,7 @@ from schemas.events import Receipt, Receive, Send
 from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
 from streams.join import Life
-from streams.lives import TOMBSTONE, Lives, thaw, thawed
+from streams.lives import Lives, saved_version, thaw, thawed
 from streams.recent import hashes
 
 REMEMBER_MS: Final = 600_000
@@ -115,12 +115,20 @@ class Partition(Lives):
             self._leave_wheels(waiting)
             self._asking.discard(mid)
             self.waiting -= 1
+            self._cut(waiting)
             waiting.send, waiting.deadline_ms, waiting.placed = send, deadline_ms, False
             if join.has_final(waiting):
                 self._settle(mid, waiting, now_ms)
                 return
         self._young.append(mid)
         self._dirty.add(mid)
+
+    def _cut(self, life: Life) -> None:
+        """Keeps the first receipts of those that waited, as many as a message can have."""
+        for receipt in life.receipts[join.RECEIPTS_MAX :]:
+            self.counts.merged -= 1
+            self._count_receipt("too_many_events", receipt, None)
+        life.receipts = life.receipts[: join.RECEIPTS_MAX]
 
     def _wait(self, receipt: Receipt, entry: Entry, now_ms: int) -> None:
         mid = receipt.message_id
@@ -159,6 +167,7 @@ class Partition(Lives):
 
     def resolve_sends(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held sends, in log order, now that the store was asked."""
+        self._recall((event.message_id for event, *_ in held), found, now_ms)
         for send, entry, unwritten in held:
             assert isinstance(send, Send)
             mid = send.message_id
@@ -197,10 +206,12 @@ class Partition(Lives):
 
     def resolve_receipts(self, asked: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with waiting receipts: into the settled record if the store has one, else they wait on."""
+        # An answer is for the receipts it was asked for, not for others that began to wait since.
+        asked = [mid for mid in asked if mid in self._asking]
+        self._recall(asked, found, now_ms)
         for mid in asked:
             life = self._open_life(mid)
-            # An answer is for the receipts it was asked for, not for others that began to wait since.
-            if life is None or mid not in self._asking:
+            if life is None:
                 continue
             self._asking.discard(mid)
             known = found.get(mid, Found({}, ()))
@@ -209,6 +220,11 @@ class Partition(Lives):
             else:
                 life.asked = True
                 self._dirty.add(mid)  # else a snapshot under way would bring back the bytes from before
+
+    def _recall(self, ids: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
+        """Remembers what the store has a record of: another owner may have settled it after we read what it settled."""
+        recorded = [mid for mid in ids if mid in found and "outbound" in found[mid].records]
+        self._recent["outbound"].add(recorded, now_ms, now_ms, self.marks["sends"])
 
     def _merge_waiting(
         self, mid: str, life: Life | None, stored: Life, orphans: tuple[Receipt, ...], now_ms: int
@@ -291,6 +307,7 @@ class Partition(Lives):
 
     def _orphan(self, mid: str, life: Life, now_ms: int) -> None:
         self._drop(mid, life)
+        self._cut(life)
         self.waiting -= 1
         self._orphans.setdefault(mid, []).extend((receipt, now_ms) for receipt in life.receipts)
         self.counts.orphaned += len(life.receipts)
@@ -320,9 +337,10 @@ class Partition(Lives):
         `is_known`: the record holds all that the row does. Else its receipts go the way of late ones.
         """
         saved = thaw(facts)
-        self._gone.append((message_id, "", TOMBSTONE + len(saved.receipts)))
+        self._gone.append((message_id, "", saved_version(saved) + 1))
         if not is_known:
             self._await_again(message_id, saved)
+            self._dirty.add(message_id)  # the tombstone takes its receipts along
 
     def _await_again(self, message_id: str, saved: Life) -> Life:
         life = self._open_life(message_id)
@@ -333,6 +351,8 @@ class Partition(Lives):
             self._asks.append((0, message_id))
         receipts = {r.source: r for r in (*life.receipts, *saved.receipts)}
         life.receipts = tuple(receipts[source] for source in sorted(receipts, key=_log_order))
+        if life.send is not None:
+            self._cut(life)
         return life
 
     def restore_progress(self, stored: "Progress") -> None:

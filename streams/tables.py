@@ -77,7 +77,7 @@ def _select(column: Column) -> str:
 OPEN_ROWS: Final = """
 SELECT o.shard, o.message_id, o.part, o.facts, toUnixTimestamp64Milli(o.deadline),
     toUnixTimestamp64Milli(o.occurred_at),
-    multiIf(o.part != '' OR r.known = 0, 0, r.known % 4294967296 >= o.version, 1, 2)
+    multiIf(o.part != '' OR r.known = 0, 0, r.known % 4294967296 >= intDiv(o.version, 2), 1, 2)
 FROM (SELECT * FROM open_messages FINAL WHERE shard IN {shards:Array(UInt16)}) AS o
 LEFT JOIN (
     SELECT account_id, occurred_at, message_id, max(version) AS known FROM mdrs

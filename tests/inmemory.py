@@ -110,7 +110,7 @@ class MemoryStore:
         """What is open or waiting; 1 beside what has a record that holds as many facts, 2 beside one of fewer."""
         for row in self.open.values():
             known = self.mdrs.get((row.account_id, row.occurred_at, row.message_id, "outbound"))
-            settled = 0 if row.part or known is None else 1 if known.version % (1 << 32) >= row.version else 2
+            settled = 0 if row.part or known is None else 1 if known.version % (1 << 32) >= row.version // 2 else 2
             if not row.is_deleted:
                 yield row, settled
 

@@ -10,7 +10,7 @@ from schemas.record import COLUMNS
 from streams import join
 from streams.effects import OpenRow
 from streams.join import Life
-from streams.lives import TOMBSTONE
+from streams.lives import saved_version
 from streams.store import Store, Unavailable
 from streams.tables import Checkpoint
 from tests.chserver import Fault
@@ -91,7 +91,7 @@ def open_row(message_id: str, receipts: int = 0, part: str = "", *, deleted: boo
     """A row of what is open."""
     send = read("sends", message_id=message_id)
     life = Life(send, tuple(read("receipts", n, message_id=message_id, event_id=f"r{n}") for n in range(receipts)))
-    version = TOMBSTONE if deleted else 1 + receipts
+    version = saved_version(life) + deleted
     facts = b"" if deleted else join._encode(life)
     return OpenRow(3, message_id, part, "a1", NOON_MS, NOON_MS + 5_000, facts, version, int(deleted))
 
@@ -157,14 +157,16 @@ def test_what_is_not_known_is_not_found(store: Any) -> None:
 
 
 def test_what_is_open_comes_back_and_tombstones_win(store: Any) -> None:
-    """An open row is found with its facts until its tombstone; an older row after that changes nothing."""
+    """An open row is found with its facts until its tombstone, and then again only if it knows more."""
     store.write_open([open_row("m1", 1), open_row("m2"), open_row("m2", part="p1")])
-    store.write_open([open_row("m2", deleted=True)])
-    store.write_open([open_row("m2", 2)])
+    store.write_open([open_row("m2", 1, deleted=True)])
+    store.write_open([open_row("m2", 1)])
     rows = sorted(store.open_rows([3]))
     assert [(r[1], r[2]) for r in rows] == [(b"m1", b""), (b"m2", b"p1")]
     assert rows[0][3:] == (open_row("m1", 1).facts, NOON_MS + 5_000, NOON_MS, 0)
     assert list(store.open_rows([0])) == []
+    store.write_open([open_row("m2", 2)])
+    assert [r[3] for r in store.open_rows([3]) if r[1:3] == (b"m2", b"")] == [open_row("m2", 2).facts]
 
 
 def test_an_open_row_says_whether_its_message_is_settled(store: Any) -> None:

@@ -146,7 +146,7 @@ class MemoryStore:
         return [
             (
                 r.shard, r.message_id.encode(), r.part.encode(), r.facts, r.deadline, r.occurred_at,
-                0 if r.part or r.message_id not in known else 1 if known[r.message_id] % (1 << 32) >= r.version else 2,
+                0 if r.part or r.message_id not in known else 1 if known[r.message_id] % (1 << 32) >= r.version // 2 else 2,
             )
             for r in rows
         ]  # fmt: skip
