@@ -49,12 +49,21 @@ BREAKS: Final = (
         'self._gone.append((mid, "", saved_version(life) + 1))', "pass",
     ),
     Break(
+        "a tombstone outranks what another owner saved since", "streams/lives.py",
+        'self._gone.append((mid, "", saved_version(life) + 1))', 'self._gone.append((mid, "", 1 << 32))',
+    ),
+    Break(
+        "a record of another owner is not remembered", "streams/settle.py",
+        'self._recent["outbound"].add(recorded, ', 'self._recent["outbound"].add((), ',
+    ),
+    Break(
         "the store is not asked about late and repeated sends", "streams/agents.py",
         "found = await self._lookup([h.event.message_id for h in held])", "found = {}",
     ),
     Break(
         "the store is not asked about waiting receipts", "streams/agents.py",
-        "found = await self._lookup(ids)", "found = {}",
+        "found = await self._lookup([mid for ids in asked.values() for mid in ids]) if asked else {}",
+        "found: dict[str, Found] = {}",
     ),
     Break(
         "a batch counts as done when it is handed out, as Faust's own `take` has it", "streams/agents.py",
@@ -67,7 +76,9 @@ BREAKS: Final = (
     ),
 )  # fmt: skip
 SUITES: Final = {
+    "the worker by example": ["-m", "pytest", "-q", "-x", "tests/test_worker.py"],
     "the barrier by example": ["-m", "pytest", "-q", "-x", "tests/test_barrier.py"],
+    "a partition's histories": ["-m", "pytest", "-q", "-x", "tests/test_settle.py"],
     "the simulation": ["-m", "tests.simulation", "--seconds", "30", "--until-wrong"],
 }
 

@@ -1,0 +1,90 @@
+"""What the worker makes of batches that outlived their generation: the group may move on at any point of their way."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+from streams.transport import Batch
+from tests.entries import NOON_MS, PREFIX, entry, event
+from tests.simulation.broker import App, Broker
+from tests.simulation.run import SETTINGS, SimWorker, environment
+from tests.simulation.store import MemoryStore, Tables
+from tests.simulation.world import World
+
+NOW: Final = 7
+
+
+class Bench:
+    """A worker that owns partition 0 in generation `NOW`; its clock stands, its store answers at once."""
+
+    def __init__(self) -> None:
+        self.asked: Callable[[str], None] = lambda what: None
+        world = World(0)
+        app = App(world.process("worker"), Broker(world, 1), lambda name: None)
+        with environment() as held:
+            held.run = self
+            self.worker = SimWorker(SETTINGS, 1, app, lambda: NOON_MS)
+        self.worker.flow.open_partition(0, NOON_MS)
+        self.worker.barrier.generation = NOW
+
+    def store(self) -> Any:
+        """As the worker opens it."""
+        return MemoryStore(Tables(), lambda what: self.asked(what))
+
+    def producer(self) -> Any:
+        """Nothing is produced here."""
+
+    def work(self, generation: int, **more: Any) -> None:
+        """One send is worked off as an agent does it."""
+        made: Any = entry(0, NOON_MS, event("sends", **more))
+        asyncio.run(self.worker._work("sends", Batch(PREFIX + "sends", 0, generation, [made], 1)))
+
+    def seen(self) -> tuple[list[str], dict[tuple[str, int], int]]:
+        """What is open, and how far the partition is worked off."""
+        return list(self.worker.flow.partitions[0].lives), self.worker.barrier.done
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """One bench, its threads ended."""
+    made = Bench()
+    yield made
+    made.worker.barrier.close()
+    made.worker._reading.shutdown()
+
+
+def test_a_batch_of_this_generation_is_worked_off(bench: Bench) -> None:
+    """Its event is merged, and the partition is done up to its end."""
+    bench.work(NOW)
+    assert bench.seen() == (["m1"], {("sends", 0): 1})
+
+
+def test_a_batch_of_an_earlier_generation_is_left(bench: Bench) -> None:
+    """Its partition may have gone and come back: the new owner, even if it is this worker, reads it again."""
+    bench.work(NOW - 1)
+    assert bench.seen() == ([], {})
+
+
+def test_a_batch_whose_generation_ends_while_it_is_looked_up_is_left(bench: Bench) -> None:
+    """What the store says of a late send is not acted upon for a partition that was let go meanwhile."""
+
+    def rebalance(what: str) -> None:
+        if what == "lookup":
+            bench.worker.barrier.generation = NOW + 1
+
+    bench.asked = rebalance
+    bench.work(NOW, at_ms=NOON_MS - 7_200_000)
+    assert bench.seen() == ([], {})
+
+
+def test_a_batch_whose_generation_ends_while_it_waits_for_room_is_left(bench: Bench) -> None:
+    """Reading is held up for as long as the store is away; the group moves on meanwhile."""
+
+    async def room() -> None:
+        bench.worker.barrier.generation = NOW + 1
+
+    bench.worker.barrier.room = room  # type: ignore[method-assign]
+    bench.work(NOW)
+    assert bench.seen() == ([], {})
