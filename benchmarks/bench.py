@@ -64,10 +64,11 @@ async def raw(ready: Settings, events: int) -> dict[str, Any]:
         max_partition_fetch_bytes=4 << 20,
     )
     await consumer.start()
-    count, began = 0, 0.0
+    count, began, cpu_began = 0, 0.0, 0.0
     while count < events:
         fetched = await consumer.getmany(timeout_ms=500, max_records=20_000)
-        began = began or time.monotonic()
+        if not began:
+            began, cpu_began = time.monotonic(), time.process_time()
         for records in fetched.values():
             for record in records:
                 try:
@@ -75,16 +76,16 @@ async def raw(ready: Settings, events: int) -> dict[str, Any]:
                 except (orjson.JSONDecodeError, TypeError):
                     continue
             count += len(records)
-    seconds = time.monotonic() - began
+    seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu_began
     await consumer.stop()
-    return {"events": count, "seconds": seconds}
+    return {"events": count, "seconds": seconds, "busy_s": round(cpu_s, 2)}
 
 
 async def ours(ready: Settings, events: int) -> dict[str, Any]:
     """The worker: three topics joined, settled, inserted, acknowledged, offsets committed."""
     worker = Worker(ready, await kafka.check_topics(ready), group=f"bench-{os.getpid()}")
     await worker.start()
-    began = 0.0
+    began = cpu_began = 0.0
     open_peak = 0
     while True:
         await asyncio.sleep(0.01)
@@ -94,7 +95,7 @@ async def ours(ready: Settings, events: int) -> dict[str, Any]:
         parts = worker.flow.partitions.values()
         seen = sum(p.counts.events for p in parts)
         if seen and not began:
-            began = time.monotonic()
+            began, cpu_began = time.monotonic(), time.process_time()
         open_ = sum(len(p.lives) for p in parts)
         open_peak = max(open_peak, open_)
         if began and time.monotonic() - began > _PATIENCE_S:
@@ -103,9 +104,9 @@ async def ours(ready: Settings, events: int) -> dict[str, Any]:
             await worker.barrier.write(checkpoint=True)
             if not any(len(p.lives) + p.pending() for p in parts):
                 break
-    seconds = time.monotonic() - began
+    seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu_began
     found = read_all(worker.store) if os.environ.get("CHECK") else None
-    out: dict[str, Any] = {"events": events, "seconds": seconds, "open_peak": open_peak}
+    out: dict[str, Any] = {"events": events, "seconds": seconds, "busy_s": round(cpu_s, 2), "open_peak": open_peak}
     await worker.stop()
     if found is not None:
         print(json.dumps(out), file=sys.stderr)

@@ -1,14 +1,15 @@
 """The events that come in, and the decoder that accepts or refuses one.
 
-`decode` is a total function: whatever the bytes, it returns an event or a `Rejected`, never raises. It has two ways.
-The fast one is msgspec's typed decode and a few cached checks, and it only ever says yes. At the first doubt
-(a type that does not fit, bytes beyond ASCII that are not UTF-8, deep nesting, anything large) the slow one reads the
-value again from the start and finds the first reason, in the order of `REASONS`, that applies.
+`decode` is a total function: whatever the bytes, it returns an event or a `Rejected`, never raises. It has three ways.
+The fast one is msgspec's typed decode and a few cached checks, for an object that has no field we do not know: then
+nothing is skipped, and msgspec looks at every byte. With unknown fields the bytes are also checked to be UTF-8 and
+shallow. Both only ever say yes. At the first doubt the slow way reads the value again from the start and finds the
+first reason, in the order of `REASONS`, that applies.
 """
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -37,12 +38,12 @@ def _any_case(word: str) -> str:
 
 
 # For the generated JSON Schemas; the checks themselves are further down.
-_ID: Final = {"minLength": 1, "maxLength": ID_CHARS_MAX, "not": {"pattern": r"[\u0000-\u001f\u007f-\u009f]"}}
+_ID: Final = {"not": {"pattern": r"[\u0000-\u001f\u007f-\u009f]"}}
 _DATE: Final = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?"
 _INSTANT: Final = rf"^{_DATE}[Tt]{_TIME}([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 _MONEY: Final = r"^[0-9]{1,7}(\.[0-9]{1,9}0{0,9})?$"
-Id = Annotated[str, Meta(extra_json_schema=_ID)]
+Id = Annotated[str, Meta(min_length=1, max_length=ID_CHARS_MAX, extra_json_schema=_ID)]
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "pattern": _INSTANT})]
 Text = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
 Money = Annotated[str, Meta(extra_json_schema={"pattern": _MONEY})]
@@ -54,10 +55,12 @@ State = Annotated[str, Meta(extra_json_schema={"pattern": f"^({'|'.join(map(_any
 Count = Annotated[int, Meta(ge=1, le=SEGMENTS_MAX)]
 Strings = Annotated[tuple[str, ...], Meta(max_length=ITEMS_MAX)]
 Attributes = Annotated[dict[str, str], Meta(max_length=ITEMS_MAX)]
+NumberType = Literal["", "long-code", "toll-free", "short-code", "alphanumeric"]
+Encoding = Literal["", "gsm7", "ucs2"]
 
 
 def _enum(*words: str) -> Meta:
-    return Meta(extra_json_schema={"enum": list(words)})
+    return Meta(extra_json_schema={"type": "string", "enum": list(words)})
 
 
 class Message(Struct, gc=False, omit_defaults=True, kw_only=True):
@@ -73,13 +76,13 @@ class Message(Struct, gc=False, omit_defaults=True, kw_only=True):
     subaccount_id: str = ""
     profile_id: str = ""
     connection_id: str = ""
-    message_type: Annotated[str, _enum("sms", "mms", "whatsapp")] = "sms"
+    message_type: Annotated[Literal["sms", "mms", "whatsapp"], _enum("sms", "mms", "whatsapp")] = "sms"
     from_number: Sender = field(name="from")
     to_number: Number = field(name="to")
-    number_type: Annotated[str, _enum("long-code", "toll-free", "short-code", "alphanumeric")] = ""
+    number_type: Annotated[NumberType, _enum("long-code", "toll-free", "short-code", "alphanumeric")] = ""
     body: str = ""
     media_urls: Strings = ()
-    encoding: Annotated[str, _enum("gsm7", "ucs2")] = ""
+    encoding: Annotated[Encoding, _enum("gsm7", "ucs2")] = ""
     segments: Count = 0
     mcc: Mcc = ""
     mnc: Mnc = ""
@@ -151,89 +154,89 @@ def decode(topic: str, key: bytes | None, value: bytes | None, clock_ms: int) ->
 
 
 def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[bytes | None, bytes | None, int], Any]:
-    read = msgspec.json.Decoder(kind).decode
+    known = msgspec.defstruct(
+        kind.__name__, [], bases=(kind,), forbid_unknown_fields=True, gc=False, omit_defaults=True, kw_only=True
+    )
+    read_known = msgspec.json.Decoder(known).decode
+    read_any = msgspec.json.Decoder(kind).decode
 
     def decode_one(key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
         data = value or b""
         try:
-            event = read(data)
-            if (
-                len(data) <= STRING_BYTES_MAX
-                and (data.isascii() or _is_utf8(data))
-                and data.count(b"{") + data.count(b"[") <= DEPTH_MAX
-                and not problem(event)
-                and event.message_id.encode() == key
-                and event.occurred_ms <= clock_ms + FUTURE_MS_MAX
-            ):
-                return event
+            event = read_known(data)
         except Exception:  # msgspec raises RecursionError and UnicodeDecodeError besides its own
-            pass
+            event = _read_loosely(read_any, data)
+        if (
+            event is not None
+            and len(data) <= STRING_BYTES_MAX
+            and not problem(event)
+            and event.message_id.encode() == key
+            and event.occurred_ms <= clock_ms + FUTURE_MS_MAX
+        ):
+            return event  # type: ignore[no-any-return]
         return _decode_slowly(kind, problem, key, value, clock_ms)
 
     return decode_one
 
 
-def _is_utf8(value: bytes) -> bool:
+def _read_loosely(read: Callable[[bytes], Any], data: bytes) -> Any:
+    """The event in an object with unknown fields, whose bytes msgspec skips unseen; None when there is any doubt."""
+    if len(data) > STRING_BYTES_MAX or data.count(b"{") + data.count(b"[") > DEPTH_MAX:
+        return None
     try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        data.decode()
+        return read(data)
+    except Exception:  # as above
+        return None
 
 
 # ---- what a field may hold -------------------------------------------------------------------------------------
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SETS: Final[dict[str, re.Pattern[str]]] = {
-    "message_type": re.compile("sms|mms|whatsapp"),
-    "number_type": re.compile("|long-code|toll-free|short-code|alphanumeric"),
-    "encoding": re.compile("|gsm7|ucs2"),
     "mcc": re.compile("|[0-9]{3}"),
     "mnc": re.compile("|[0-9]{2,3}"),
     "country": re.compile("|[A-Z]{2}"),
     "currency": re.compile("[A-Z]{3}"),
 }
-_seen: set[tuple[str, ...]] = set()
+# What passed once passes again: traffic repeats its senders and networks.
 _SEEN_MAX: Final = 50_000
+_networks: set[tuple[str, ...]] = {("", "", "", "USD")}
+_senders: set[str] = set()
 
 
-def _message_problem(m: Message) -> str:
-    """What is wrong with a message's fields, `""` if nothing; fills `occurred_ms`, `encoding`, `segments`."""
+def _message_problem(m: Message, far_end: str) -> str:
+    """What is wrong with a message's fields, `""` if nothing; fills what is derived: times, segments, country."""
     problem = _common_problem(m)
     if problem:
         return problem
     if not m.account_id:
         return "account_id: empty"
-    if not is_sender(m.from_number):
+    if m.from_number not in _senders and not _is_new_sender(m.from_number):
         return "from: neither E.164, nor a short code, nor an alphanumeric sender"
-    if not is_number(m.to_number):
+    region = "" if m.country else country(far_end)
+    # What has a country is E.164.
+    if not (region and far_end is m.to_number) and not is_number(m.to_number):
         return "to: neither E.164 nor a short code"
-    small = (m.message_type, m.number_type, m.encoding, m.mcc, m.mnc, m.country, m.currency)
-    if small not in _seen:
-        problem = _small_problem(small)
+    network = (m.mcc, m.mnc, m.country, m.currency)
+    if network not in _networks:
+        problem = _network_problem(network)
         if problem:
             return problem
+    m.country = m.country or region
     if not m.segments or not m.encoding:
-        encoding, segments = measure(m.body, m.encoding, m.message_type)
-        m.encoding = encoding
-        m.segments = m.segments or segments
-        if m.segments > SEGMENTS_MAX:
-            return f"segments: the body takes {segments}, more than {SEGMENTS_MAX}"
-    return _money_problem(m)
+        problem = _measure(m)
+        if problem:
+            return problem
+    return _money_problem(m) if m.rate or m.carrier_fee else ""
 
 
 def _send_problem(m: Send) -> str:
-    problem = _message_problem(m)
-    if not problem and not m.country:
-        m.country = country(m.to_number)
-    return problem
+    return _message_problem(m, m.to_number)
 
 
 def _receive_problem(m: Receive) -> str:
-    problem = _message_problem(m)
-    if not problem and not m.country:
-        m.country = country(m.from_number)
-    return problem
+    return _message_problem(m, m.from_number)
 
 
 def _receipt_problem(r: Receipt) -> str:
@@ -244,19 +247,19 @@ def _receipt_problem(r: Receipt) -> str:
     if state is None:
         return "state: not a state or SMPP word we know"
     r.state = state
-    small = ("sms", "", "", r.mcc, r.mnc, "", "USD")
-    if small not in _seen:
-        problem = _small_problem(small)
+    if r.mcc or r.mnc:
+        problem = _network_problem((r.mcc, r.mnc, "", "USD"))
         if problem:
             return problem
-    return _money_problem(r)
+    return _money_problem(r) if r.rate or r.carrier_fee else ""
 
 
 def _common_problem(e: Message | Receipt) -> str:
-    if not _is_id(e.event_id):
-        return f"event_id: not 1 to {ID_CHARS_MAX} characters without control characters"
-    if not _is_id(e.message_id):
-        return f"message_id: not 1 to {ID_CHARS_MAX} characters without control characters"
+    # Printable is more than asked and quick to tell; only what is not is searched.
+    if not e.event_id.isprintable() and _CONTROL.search(e.event_id):
+        return "event_id: has a control character"
+    if not e.message_id.isprintable() and _CONTROL.search(e.message_id):
+        return "message_id: has a control character"
     at_ms = parse_rfc3339(e.occurred_at)
     if at_ms is None:
         return "occurred_at: not RFC 3339 with an offset"
@@ -266,25 +269,39 @@ def _common_problem(e: Message | Receipt) -> str:
     return ""
 
 
-def _is_id(text: str) -> bool:
-    # Printable is more than asked and quick to tell; only what is not is searched.
-    return 0 < len(text) <= ID_CHARS_MAX and (text.isprintable() or _CONTROL.search(text) is None)
+def _is_new_sender(sender: str) -> bool:
+    if not is_sender(sender):
+        return False
+    if len(_senders) >= _SEEN_MAX:
+        _senders.clear()
+    _senders.add(sender)
+    return True
 
 
-def _small_problem(values: tuple[str, ...]) -> str:
+def _network_problem(values: tuple[str, ...]) -> str:
+    if values in _networks:
+        return ""
     for (name, pattern), value in zip(_SETS.items(), values, strict=True):
         if pattern.fullmatch(value) is None:
-            return f"{name}: not {pattern.pattern.lstrip('|').replace('|', ' or ')}"
-    if len(_seen) >= _SEEN_MAX:
-        _seen.clear()
-    _seen.add(values)
+            return f"{name}: not {pattern.pattern.lstrip('|')}"
+    if len(_networks) >= _SEEN_MAX:
+        _networks.clear()
+    _networks.add(values)
+    return ""
+
+
+def _measure(m: Message) -> str:
+    m.encoding, segments = measure(m.body, m.encoding, m.message_type)
+    m.segments = m.segments or segments
+    if m.segments > SEGMENTS_MAX:
+        return f"segments: the body takes {segments}, more than {SEGMENTS_MAX}"
     return ""
 
 
 def _money_problem(e: Message | Receipt) -> str:
-    if e.rate and parse_nanos(e.rate) is None:
+    if parse_nanos(e.rate) is None:
         return "rate: not a decimal string of at most 9 decimals"
-    if e.carrier_fee and parse_nanos(e.carrier_fee) is None:
+    if parse_nanos(e.carrier_fee) is None:
         return "carrier_fee: not a decimal string of at most 9 decimals"
     return ""
 

@@ -154,6 +154,8 @@ def _property(field: str, content: dict[str, Any], absent_ref: str) -> dict[str,
     """One field's schema; with `absent_ref` it is optional, and may hold what counts as absent."""
     default = content.get("default")
     content = {k: v for k, v in content.get("anyOf", [content])[0].items() if k != "default"}
+    if "enum" in content:
+        content["enum"] = [word for word in content["enum"] if word]
     _limit_strings(content, BODY_BYTES_MAX if field == "body" else STRING_BYTES_MAX)
     described: dict[str, Any] = {"description": DESCRIPTIONS[field]}
     if not absent_ref:

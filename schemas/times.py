@@ -51,6 +51,11 @@ def _parse_minute(text: str) -> int | None:
 
 
 def _parse_tail(text: str) -> int | None:
+    if text[6:-1].isdecimal() and text.isascii():
+        # Finer than a millisecond, and hardly ever twice the same: what is cut off says nothing.
+        coarse = _tails.get(text[:6] + text[-1])
+        if coarse is not None:
+            return coarse
     match = _TAIL.fullmatch(text)
     if match is None:
         return None
@@ -59,8 +64,7 @@ def _parse_tail(text: str) -> int | None:
     if match[3]:
         offset_ms = (int(match[4]) * 60 + int(match[5])) * 60_000
         ms += -offset_ms if match[3] == "+" else offset_ms
-    # Finer fractions hardly repeat: keeping them would only push the others out.
-    return ms if len(fraction) > 3 else _remember(_tails, text, ms)
+    return _remember(_tails, text if len(fraction) <= 3 else text[:6] + text[3 + len(fraction) :], ms)
 
 
 def _remember(cache: dict[str, int], text: str, ms: int) -> int:
