@@ -31,7 +31,10 @@ class Bench:
 
     def store(self) -> Any:
         """As the worker opens it."""
-        return MemoryStore(Tables(), lambda what: self.asked(what))
+        return MemoryStore(Tables(), self._point)
+
+    def _point(self, what: str) -> None:
+        self.asked(what)
 
     def producer(self) -> Any:
         """Nothing is produced here."""
