@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -20,10 +20,11 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import File
 
-from api import auth, query
+from api import auth, probes, query
 from api.builder import Builder
 from api.dead_letters import Letters
-from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query
+from api.http import Answer, Call, Context, Refusal, Route, parse_query
+from api.lag import LagSource
 from api.limits import Rates
 from api.pending import Fold
 from api.query import Client
@@ -42,8 +43,8 @@ class AppConfig(msgspec.Struct, frozen=True):
     """What the HTTP side is given.
 
     `connect` makes a client, which is then used by one thread only. `health` is the worker's state (`live`, `ready`,
-    `reasons`), `lag` its lag by partition, `fold` its way from stored facts to a row; None when the API runs alone.
-    `letters` reads the dead letters from their topic.
+    `reasons`), `lag` watches over it, `metrics` are its numbers for Prometheus, `fold` its way from stored facts to a
+    row, `letters` reads the dead letters from their topic; None where there is none of it.
     """
 
     connect: Callable[[], Client]
@@ -52,7 +53,8 @@ class AppConfig(msgspec.Struct, frozen=True):
     http_url: str
     clock_ms: Callable[[], int]
     health: Callable[[], dict[str, Any]] | None = None
-    lag: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+    lag: LagSource | None = None
+    metrics: Callable[[], bytes] | None = None
     fold: Fold | None = None
     letters: Letters | None = None
     report_days: int = 30
@@ -68,6 +70,7 @@ class _Context:
         self.report_days = app.config.report_days
         self.fold = app.config.fold
         self.letters = app.config.letters
+        self.lag = app.config.lag
         self._app = app
 
     def still_valid(self, key: str) -> auth.Caller | None:
@@ -162,7 +165,7 @@ def create_app(config: AppConfig) -> Litestar:
             await asyncio.to_thread(app.close)
 
     return Litestar(
-        route_handlers=[*(_handler(app, route) for route in ROUTES), *_probes(app), _lag(app)],
+        route_handlers=[*(_handler(app, route) for route in ROUTES), *_probes(app)],
         lifespan=[lifespan],
         openapi_config=None,
         exception_handlers={HTTPException: _framework_error, Exception: _framework_error},
@@ -243,24 +246,14 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     return _response(face_of(path)(Refusal(status, details.get(status, "the request cannot be understood"))))
 
 
-# ---- probes, lag -----------------------------------------------------------------------------------------------
+# ---- probes ----------------------------------------------------------------------------------------------------
 
 
-def _probes(app: _App) -> Sequence[HTTPRouteHandler]:
-    async def livez(request: Request[Any, Any, Any]) -> Response[Any]:
-        told = app.config.health() if app.config.health else {}
-        alive = bool(told.get("live", True))
-        return _response(json_answer({"live": alive, **told}, 200 if alive else 503))
+def _probes(app: _App) -> list[HTTPRouteHandler]:
+    async def store_reason() -> str:
+        return await asyncio.get_running_loop().run_in_executor(app.pool, _store_reason, app)
 
-    async def readyz(request: Request[Any, Any, Any]) -> Response[Any]:
-        told = app.config.health() if app.config.health else {}
-        reasons = list(told.get("reasons", ()))
-        store = await asyncio.get_running_loop().run_in_executor(app.pool, _store_reason, app)
-        reasons += [store] if store else []
-        ready = bool(told.get("ready", True)) and not store
-        return _response(json_answer({**told, "ready": ready, "reasons": reasons}, 200 if ready else 503))
-
-    return [_route("GET", "/livez", livez), _route("GET", "/readyz", readyz)]
+    return probes.handlers(app.config.health, app.config.metrics, store_reason)
 
 
 def _store_reason(app: _App) -> str:
@@ -271,22 +264,3 @@ def _store_reason(app: _App) -> str:
     except Exception:
         return "ClickHouse cannot be reached"
     return ""
-
-
-def _lag(app: _App) -> HTTPRouteHandler:
-    from api.native import no_lag
-
-    route = Route("GET", "/mdr/lag", no_lag, face_of("/mdr/lag"), operator_only=True)
-
-    async def lag(request: Request[Any, Any, Any]) -> Response[Any]:
-        try:
-            call = await _call(app, route, request)
-        except Refusal as refusal:
-            return _response(route.face(refusal))
-        answer = await asyncio.get_running_loop().run_in_executor(app.pool, app.answer, route, call)
-        if answer.status == 200 and app.config.lag is not None:
-            body = msgspec.json.decode(answer.body)
-            answer = json_answer(body | {"lag": await app.config.lag()})
-        return _response(answer)
-
-    return _route("GET", "/mdr/lag", lag)

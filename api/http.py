@@ -19,6 +19,7 @@ from api.reports import Shelf
 
 if TYPE_CHECKING:
     from api.dead_letters import Letters
+    from api.lag import LagSource
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -67,6 +68,7 @@ class Context(Protocol):
     report_days: int
     fold: Fold | None
     letters: "Letters | None"
+    lag: "LagSource | None"
 
     def wake(self) -> None:
         """Tells the builder that a report was asked for."""

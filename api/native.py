@@ -40,7 +40,7 @@ def records(call: Call, context: Context) -> Answer:
     try:
         page = query.records_page(
             context.client, call.caller.scope, span, filters_of(call.query, _PAGING), limit, asked.get("cursor"),
-            include == "pending", context.fold,
+            include == "pending", context.settled_through(), context.fold,
         )  # fmt: skip
     except query.BadCursor:
         raise Refusal(400, "cursor is none that this server gave out", "cursor") from None
@@ -192,9 +192,3 @@ def _next_link(call: Call, span: Range, cursor: str | None) -> dict[str, str]:
         ("cursor", cursor),
     ]
     return {"Link": f'<{with_query(call.base_url + call.path, pairs)}>; rel="next"'}
-
-
-def no_lag(call: Call, context: Context) -> Answer:
-    """How far records are settled; the lag itself is added by who knows it."""
-    single(call, ())
-    return json_answer({"lag": [], "settled_through": context.settled_through()})

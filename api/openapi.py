@@ -10,6 +10,7 @@ _INSTANT: Final = {"type": "string", "format": "date-time", "examples": ["2026-0
 _TEXT: Final = {"type": "string"}
 _WHOLE: Final = {"type": "integer"}
 _FLAG: Final = {"type": "boolean"}
+_LAG_STATUSES: Final = ["ok", "catching_up", "falling_behind", "stalled", "stopped"]
 _LETTER_FILTERS: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "reason": (_TEXT, "Why it was refused."), "topic": (_TEXT, "Where the input stood."),
     "fingerprint": (_TEXT, "What is wrong with it."), "until": (_INSTANT, "Letters that came before."),
@@ -158,7 +159,6 @@ def _paths() -> dict[str, Any]:
     record = {"allOf": [_ref("Record"), _object({"settled_through": _SETTLED})]}
     statistics = _body({"stats": _list(_ref("Statistic"))})
     direction = _query("direction", {"enum": ["inbound", "outbound"]}, "Outbound unless there is only an inbound one.")
-    lag = _body({"lag": _list({"type": "object"})})
     return {
         "/mdr/records": {"get": _get("Records in a range, oldest first", records, _record_parameters())},
         "/mdr/records/{message_id}": {
@@ -176,11 +176,39 @@ def _paths() -> dict[str, Any]:
             "delete": _get("Deletes a report and its file", report, [report_id], 404),
         },
         "/mdr/files/{token}": {"get": _download()},
-        "/mdr/lag": {"get": _get("Lag by topic and partition, for the operator", lag, [])},
+        **_lag_paths(),
         **_dead_letter_paths(),
         "/mdr/credentials": {
             "get": _get("Every key, for the operator", _body({"credentials": _list(_ref("Credential"))}), [])
         },
+    }
+
+
+def _lag_paths() -> dict[str, Any]:
+    number: dict[str, Any] = {"type": ["number", "null"]}
+    instant: dict[str, Any] = {"type": ["string", "null"], "format": "date-time"}
+    agent = {
+        **dict.fromkeys(("agent", "topic", "owner", "why"), _TEXT), "status": {"enum": _LAG_STATUSES},
+        **dict.fromkeys(("partition", "end", "lag_events", "lost_events"), _WHOLE),
+        "committed": {"type": ["integer", "null"]}, "lag_seconds": number, "trend_events_per_second": number,
+        "watermark": instant,
+    }  # fmt: skip
+    settling = {
+        "partition": _WHOLE, "open": _WHOLE, "oldest_open": instant,
+        "due": _object(dict.fromkeys(("1m", "10m", "1h", "later"), _WHOLE)),
+        "checkpoint_age_seconds": number, "flush_age_seconds": number,
+    }  # fmt: skip
+    rates = {"type": ["object", "null"]}
+    told = _body({
+        "status": {"enum": _LAG_STATUSES}, "why": _TEXT, "at": _INSTANT, "agents": _list(_object(agent)),
+        "settling": _list(_object(settling)), "rates": rates, "trouble": _list(_TEXT),
+    })  # fmt: skip
+    names = ("lag_seconds", "events_per_second", "records_per_second", "dead_letters_per_second")
+    point = _object({"at": _INSTANT, "lag_events": _WHOLE, "open": _WHOLE, **dict.fromkeys(names, number)})
+    history = _body({"every_seconds": _WHOLE, "points": _list(point)})
+    return {
+        "/mdr/lag": {"get": _get("Lag by agent and partition, what settles, what is wrong; operators only", told, [])},
+        "/mdr/lag/history": {"get": _get("The last hour of it", history, [])},
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from api import dead_letters, documents, message_paths, native, report_paths, telnyx_paths
+from api import dead_letters, documents, lag, message_paths, native, report_paths, telnyx_paths
 from api.extract import Cell
 from api.http import Answer, Handler, Refusal, Route, problem
 from api.vendors import carrierx, flowroute, plivo, telnyx, telnyx_v1, telnyx_v2
@@ -38,6 +38,8 @@ ROUTES: Final = (
     *_reports(
         "/mdr/reports", problem, report_paths.create, report_paths.listed, report_paths.one, report_paths.delete
     ),
+    Route("GET", "/mdr/lag", lag.now, problem, operator_only=True),
+    Route("GET", "/mdr/lag/history", lag.history, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters", dead_letters.listed, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters/summary", dead_letters.summary, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters/{id}", dead_letters.one, problem, operator_only=True),

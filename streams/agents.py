@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +173,10 @@ class Worker:
             broker_request_timeout=40.0,
         )
         transport = Transport(app.conf.broker_consumer, app)
-        transport.consumer_options = kafka.client_options(settings)
+        # By this name tools that describe the group, and `mdr lag`, tell the workers apart.
+        transport.consumer_options = {
+            **kafka.client_options(settings), "client_id": f"mdr-{socket.gethostname()}-{os.getpid()}",
+        }  # fmt: skip
         if settings.is_embedded:
             # Only one process can have an embedded store open, so the member before us is gone: take its place at once.
             transport.consumer_options["group_instance_id"] = f"{self.group}.embedded"

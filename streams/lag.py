@@ -23,8 +23,8 @@ from streams.settings import Settings
 from streams.store import Store
 from streams.tables import Checkpoint
 
-READ_TIMEOUT_S: Final = 10.0
-_TIMESTAMPS_TIMEOUT_S: Final = 3.0
+READ_TIMEOUT_S: Final = 6.0
+_TIMESTAMPS_TIMEOUT_S: Final = 2.0
 # A fetch brings at least one whole batch whatever this says; more of it is of no use here.
 _FETCH_BYTES: Final = 1 << 14
 _FOREVER_MS: Final = 1 << 62

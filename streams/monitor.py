@@ -107,7 +107,10 @@ class Monitor:
     async def lag(self) -> dict[str, Any]:
         """The lag as it is now, or was at most two seconds ago."""
         async with self._reading:
-            if self._report is None or self._clock() - self._told_ms > _FRESH_MS:
+            # While something is away every look takes its time out: those of the watch are enough.
+            is_blind = self._broker_trouble or self._store_trouble
+            fresh_for_ms = 2 * EVERY_S * 1000 if is_blind else _FRESH_MS
+            if self._report is None or self._clock() - self._told_ms > fresh_for_ms:
                 await self._read()
         told: dict[str, Any] = msgspec.to_builtins(self._report)
         return told
@@ -200,9 +203,7 @@ class Monitor:
 
     def _count(self) -> _Totals:
         tally = self.telemetry.tally
-        return _Totals(
-            self._clock(), dict(tally.events), sum(tally.records.values()), sum(tally.dead_letters.values())
-        )
+        return _Totals(self._clock(), dict(tally.events), sum(tally.records.values()), sum(tally.dead_letters.values()))
 
     def _rates(self, now: _Totals) -> dict[str, Any] | None:
         if self._worker is None or not self._totals:

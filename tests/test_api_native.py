@@ -296,16 +296,34 @@ def test_probes_tell_the_workers_state(filled: Filled, tmp_path: Path) -> None:
     """`/livez` and `/readyz` need no credential; what the worker says decides, and the reasons are told."""
     told: dict[str, Any] = {"live": True, "ready": False, "reasons": ["recovering"]}
 
-    async def lag() -> list[dict[str, Any]]:
-        return [{"topic": "sends", "partition": 0, "lag_events": 3}]
-
-    with served(filled.store.url, tmp_path, Clock(CUT_MS), health=lambda: told, lag=lag) as http:
+    with served(filled.store.url, tmp_path, Clock(CUT_MS), health=lambda: told, metrics=lambda: b"one 1\n") as http:
         assert http.get("/livez").status_code == 200
         response = http.get("/readyz")
         assert response.status_code == 503 and response.json()["reasons"] == ["recovering"]
         told["ready"] = True
         assert http.get("/readyz").status_code == 200
-        assert Asker(http, basic(*OPERATOR)).get("/mdr/lag")["lag"] == [
-            {"topic": "sends", "partition": 0, "lag_events": 3}
-        ]
+        assert http.get("/metrics").text == "one 1\n"
+        assert http.get("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+class Watcher:
+    """Somebody who watches the lag."""
+
+    def report(self) -> dict[str, Any]:
+        return {"status": "ok", "agents": []}
+
+    def history(self) -> dict[str, Any]:
+        return {"every_seconds": 10, "points": []}
+
+
+def test_lag_is_told_to_the_operator_alone(filled: Filled, tmp_path: Path) -> None:
+    """Who watches the lag is asked for it; an account's credential is refused, and so is nobody's."""
+    key = auth.add_credential(filled.store.client, "acme-of-lag")
+    with served(filled.store.url, tmp_path, Clock(CUT_MS), lag=Watcher()) as http:
+        asker = Asker(http, basic(*OPERATOR))
+        assert asker.get("/mdr/lag") == {"status": "ok", "agents": []}
+        history = asker.get("/mdr/lag/history")
+        assert history["points"] == [] and "settled_through" in history
         assert http.get("/mdr/lag").status_code == 401
+        refused = http.get("/mdr/lag", headers=basic(key.key, key.secret))
+        assert refused.status_code == 403 and refused.headers["content-type"] == "application/problem+json"

@@ -11,12 +11,12 @@ from api.http import Refusal
 from api.query import QueryError
 from streams import broker, demo, kafka, running, settings
 from streams.agents import WorkerStuck
-from streams.cli import ask, feed, run
+from streams.cli import ask, feed, lag, run
 from streams.cli.common import DISTRIBUTION, cli
 from streams.store import StoreError, Unavailable
 from streams.transport import TransportMoved
 
-__all__ = ["ask", "cli", "feed", "main", "run"]
+__all__ = ["ask", "cli", "feed", "lag", "main", "run"]
 
 _OURS: Final = ("api", "schemas", "streams")
 

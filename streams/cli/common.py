@@ -41,10 +41,11 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    _console().print(table)
+    console().print(table)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Where tables go."""
     # Into a pipe nothing is cut to a width.
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 4_000)
 

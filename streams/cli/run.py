@@ -38,7 +38,9 @@ def worker() -> None:
 
 
 async def _worker(ready: Settings) -> None:
-    async with running.working(ready) as running_worker:
+    async with running.working(ready) as running_worker, serving.probing(ready, running_worker) as url:
+        if url:
+            err.print(f"/livez, /readyz and /metrics at {url}")
         await running.until_stopped(running_worker)
 
 

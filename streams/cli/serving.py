@@ -2,23 +2,27 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import uvicorn
 
+from api import probes
 from api.app import AppConfig, create_app
-from streams import join
+from streams import join, monitor
 from streams.agents import Worker, clock_ms
 from streams.cli.letters import Desk
 from streams.settings import Settings
 from streams.store import StoreError, connect
 
+log = logging.getLogger(__name__)
+_DRAIN_S: Final = 2
 _OPERATOR_FILE: Final = "operator.json"
 _decode_life = msgspec.json.Decoder(join.Life).decode
 
@@ -44,37 +48,68 @@ async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[st
     host, port = settings.http
     url = f"http://{host}:{port}"
     operator = Operator(url, "operator", secrets.token_urlsafe(32))
-    config = AppConfig(
-        connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
-        operator=(operator.key, operator.secret), http_url=url, clock_ms=clock_ms,
-        health=worker.health if worker is not None else None, fold=fold, report_days=settings.report_days,
-        letters=Desk(settings),
-    )  # fmt: skip
+    async with monitor.watching(settings, worker, clock_ms) as watch:
+        config = AppConfig(
+            connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
+            operator=(operator.key, operator.secret), http_url=url, clock_ms=clock_ms, health=watch.health, lag=watch,
+            metrics=watch.metrics, fold=fold, report_days=settings.report_days, letters=Desk(settings),
+        )  # fmt: skip
+        async with _listening(create_app(config), host, port):
+            _keep(settings.data_dir, operator)
+            try:
+                yield url
+            finally:
+                (settings.data_dir / _OPERATOR_FILE).unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def probing(settings: Settings, worker: Worker) -> AsyncIterator[str]:
+    """Serves /livez, /readyz and /metrics of a worker until the block ends; yields their address, `""` for none.
+
+    Several workers of one machine have one default address: the first gets it, and the others work all the same.
+    """
+    host, port = settings.http
+    async with monitor.watching(settings, worker, clock_ms) as watch:
+        try:
+            async with _listening(probes.app(watch.health, watch.metrics), host, port):
+                yield f"http://{host}:{port}"
+        except AddressTaken as e:
+            log.warning("%s: no /livez, /readyz and /metrics of this worker", e)
+            yield ""
+
+
+class AddressTaken(StoreError):
+    """Nobody can listen there; one sentence that names the setting."""
+
+
+@asynccontextmanager
+async def _listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
     server = uvicorn.Server(
-        uvicorn.Config(create_app(config), host=host, port=port, log_config=None, access_log=False, lifespan="on")
-    )
+        uvicorn.Config(
+            app, host=host, port=port, log_config=None, access_log=False, lifespan="on",
+            timeout_graceful_shutdown=_DRAIN_S,
+        )
+    )  # fmt: skip
     # The process ends in its own order: uvicorn must not catch its signals.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    task = asyncio.create_task(_serve(server, url))
+    task = asyncio.create_task(_serve(server, f"http://{host}:{port}"))
     try:
         while not server.started:
             if task.done():
                 task.result()
             await asyncio.sleep(0.02)
-        _keep(settings.data_dir, operator)
-        yield url
+        yield
     finally:
-        (settings.data_dir / _OPERATOR_FILE).unlink(missing_ok=True)
         server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # A request that waits for the store must not keep the worker from saving.
+        await asyncio.wait([task], timeout=2 * _DRAIN_S)
 
 
 async def _serve(server: uvicorn.Server, url: str) -> None:
     try:
         await server.serve()
     except SystemExit:
-        raise StoreError(f"the API cannot listen at {url}: the address is taken or not ours (MDR_HTTP)") from None
+        raise AddressTaken(f"nobody can listen at {url}: the address is taken or not ours (MDR_HTTP)") from None
 
 
 def _keep(data_dir: Path, operator: Operator) -> None:

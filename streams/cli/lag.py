@@ -1,0 +1,141 @@
+"""`mdr lag`: how far the agents are behind, asked of the `mdr up` that runs, or of the broker and the store."""
+
+import asyncio
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from api.client import ClientError, HttpClient
+from streams import lag, running, settings
+from streams.agents import clock_ms
+from streams.cli import serving
+from streams.cli.common import cli, console, json_option, print_json
+from streams.lag_rules import span
+from streams.settings import Settings
+from streams.store import Store, Unavailable
+
+_WATCH_S = 2.0
+_SECOND_LOOK_S_MAX = 10.0
+_COLOURS = {"ok": "green", "catching_up": "yellow", "falling_behind": "red", "stalled": "red", "stopped": "red"}
+Told = dict[str, Any]
+
+
+@cli.command("lag")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Exit 3 when any agent is further behind.")
+@click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
+@json_option
+def lag_command(max_seconds: float | None, watch: bool, as_json: bool) -> None:
+    """Lag per agent and partition, in events and seconds; watermarks, and what still settles."""
+    exceeded = asyncio.run(_show(settings.load(), max_seconds, watch, as_json))
+    if exceeded:
+        raise click.exceptions.Exit(3)
+
+
+async def _show(wanted: Settings, seconds_max: float | None, watch: bool, as_json: bool) -> bool:
+    """Shows it once, or until the limit is exceeded; returns whether it is."""
+    asker = _Asker(wanted)
+    try:
+        if not watch:
+            told = await asker.ask(twice=True)
+            print_json(told) if as_json else console().print(_shown(told))
+            return seconds_max is not None and lag.exceeds(told["agents"], seconds_max)
+        with Live(console=console(), auto_refresh=False, transient=False) as live:
+            while True:
+                told = await asker.ask(twice=False)
+                print_json(told) if as_json else live.update(_shown(told), refresh=True)
+                if seconds_max is not None and lag.exceeds(told["agents"], seconds_max):
+                    return True
+                await asyncio.sleep(_WATCH_S)
+    finally:
+        await asker.close()
+
+
+class _Asker:
+    """Asks the `mdr up` of the data directory when one answers, else the broker and the store."""
+
+    def __init__(self, wanted: Settings) -> None:
+        self._settings = wanted
+        self._reader: lag.LagReader | None = None
+
+    async def ask(self, *, twice: bool) -> Told:
+        """The lag; `twice` looks a second time when something is behind, so that there is a trend to tell."""
+        operator = serving.running_operator(self._settings.data_dir)
+        if operator is not None:
+            try:
+                client = HttpClient(operator.url, operator.key, operator.secret)
+                return await asyncio.to_thread(client.get, "/mdr/lag")
+            except ClientError as e:
+                if e.status:
+                    raise
+        if self._reader is None:
+            self._reader = lag.LagReader(running.with_running_broker(self._settings))
+        report = await self._reader.read(await asyncio.to_thread(self._stored), clock_ms())
+        look_s = self._settings.checkpoint_interval_ms / 1000 + 0.5
+        if twice and look_s <= _SECOND_LOOK_S_MAX and any(a.status == "catching_up" for a in report.agents):
+            await asyncio.sleep(look_s)
+            report = await self._reader.read(await asyncio.to_thread(self._stored), clock_ms())
+        told: Told = msgspec.to_builtins(report)
+        return told
+
+    def _stored(self) -> lag.Known:
+        """What the store says, or why it says nothing: the lag itself is the broker's to tell."""
+        try:
+            store = Store(self._settings.clickhouse_url)
+        except Unavailable as e:
+            return lag.Known(trouble=(str(e),))
+        try:
+            store.migrate(self._settings.retention_days, self._settings.body_retention_days)
+            return lag.stored(store, clock_ms())
+        except Unavailable as e:
+            return lag.Known(trouble=(f"the store cannot be read: {e}",))
+        finally:
+            store.close()
+
+    async def close(self) -> None:
+        """Lets go of the broker."""
+        if self._reader is not None:
+            await self._reader.close()
+
+
+# ---- for people ----------------------------------------------------------------------------------------------
+
+
+def _shown(told: Told) -> Group:
+    colour = _COLOURS[told["status"]]
+    head = Text.assemble((told["status"].replace("_", " "), f"bold {colour}"), f": {told['why']}")
+    through = Text(f"settled through {told['settled_through']}, as of {told['at']}", style="dim")
+    trouble = [Text(sentence, style="red") for sentence in told["trouble"]]
+    parts = [head, *trouble, Text(""), _agents(told["agents"]), Text("")]
+    return Group(*parts, *([_settling(told["settling"]), Text("")] if told["settling"] else []), through)
+
+
+def _agents(agents: list[Told]) -> Table:
+    numbers = ("committed", "end", "events behind", "time behind", "trend/s")
+    table = Table("agent", "partition", *numbers, "watermark", "owner", "status", box=None, pad_edge=False, header_style="bold")
+    for a in agents:
+        seconds, trend = a["lag_seconds"], a["trend_events_per_second"]
+        row = [
+            a["agent"], a["partition"], a["committed"], a["end"], f"{a['lag_events']:,}",
+            "unknown" if seconds is None else span(seconds) if seconds else "", None if not trend else f"{trend:+,.0f}",
+            a["watermark"], a["owner"] or "nobody",
+        ]  # fmt: skip
+        word = Text(a["status"].replace("_", " "), style=_COLOURS[a["status"]])
+        table.add_row(*("" if cell is None else str(cell) for cell in row), word)
+    return table
+
+
+def _settling(partitions: list[Told]) -> Table:
+    due = list(partitions[0]["due"])
+    columns = ("settling: partition", "open", *(f"due in {name}" if name != "later" else name for name in due))
+    table = Table(*columns, "oldest", "saved", box=None, pad_edge=False, header_style="bold")
+    for s in partitions:
+        age = s["checkpoint_age_seconds"]
+        counts = [f"{count:,}" for count in (s["open"], *(s["due"][name] for name in due))]
+        saved = "" if age is None else f"{span(max(0.0, age))} ago"
+        table.add_row(str(s["partition"]), *counts, s["oldest_open"] or "", saved)
+    return table
