@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -26,12 +26,17 @@ from api.dead_letters import Letters
 from api.http import Answer, Call, Context, Refusal, Route, parse_query
 from api.lag import LagSource
 from api.limits import Rates
+from api.pages import html
+from api.pages import routes as pages
+from api.pages.desk import Page
+from api.pages.session import Seal
 from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
 from api.routes import ROUTES, VIEWS, face_of
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _THREADS: Final = 4
 _BODY_BYTES_MAX: Final = 1 << 20
@@ -92,6 +97,7 @@ class _App:
         self.config = config
         self.settled = (0, "")
         self.shelf = Shelf(config.data_dir)
+        self.seal = Seal(self.shelf.key_for("pages"), config.operator)
         self.builder = Builder(config.connect, self.shelf, config.clock_ms, VIEWS)
         self.rates = Rates(config.requests_per_s, config.burst)
         self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mdr-api")
@@ -117,7 +123,7 @@ class _App:
 
     def answer(self, route: Route, call: Call) -> Answer:
         try:
-            context = self._connected()
+            context = self.connected()
             if not route.is_public:
                 call = call._replace(caller=self._admit(route, call, context))
             return route.handler(call, context)
@@ -132,7 +138,8 @@ class _App:
             log.exception("%s %s failed", route.method, route.path)
             return route.face(Refusal(500, "the request could not be answered; the log says why"))
 
-    def _connected(self) -> Context:
+    def connected(self) -> Context:
+        """The context of the thread that asks; raises `QueryError` when there is no way to the store."""
         try:
             return self.context()
         except Exception:
@@ -165,13 +172,15 @@ def create_app(config: AppConfig) -> Litestar:
             await asyncio.to_thread(app.close)
 
     return Litestar(
-        route_handlers=[*(_handler(app, route) for route in ROUTES), *_probes(app)],
+        route_handlers=[
+            *(_handler(app, route) for route in ROUTES), *(_page(app, page) for page in pages.PAGES), *_probes(app),
+        ],
         lifespan=[lifespan],
         openapi_config=None,
         exception_handlers={HTTPException: _framework_error, Exception: _framework_error},
         request_max_body_size=_BODY_BYTES_MAX,
         logging_config=None,
-    )
+    )  # fmt: skip
 
 
 def _handler(app: _App, route: Route) -> HTTPRouteHandler:
@@ -196,7 +205,34 @@ def _template(path: str) -> str:
     return f"{typed.removesuffix(':str}')}:path}}" if path.endswith("}") else typed
 
 
-async def _call(app: _App, route: Route, request: Request[Any, Any, Any]) -> Call:
+def _page(app: _App, page: Page) -> HTTPRouteHandler:
+    async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
+        try:
+            call = await _call(app, page, request)
+        except Refusal as refusal:
+            return _response(html.face(refusal))
+        return _response(await pages.answer(page, call, _Desk(app)))
+
+    return _route(page.method, _template(page.path), handle)
+
+
+class _Desk:
+    """What pages may do."""
+
+    def __init__(self, app: _App) -> None:
+        self._app = app
+        self.operator = app.config.operator
+        self.seal = app.seal
+        self.lag = app.config.lag
+
+    async def read(self, work: Callable[..., T], *args: Any) -> T:
+        return await self.run(lambda: work(self._app.connected(), *args))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._app.pool, work)
+
+
+async def _call(app: _App, route: Route | Page, request: Request[Any, Any, Any]) -> Call:
     raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
     body = await request.body()
     headers = {k.lower(): v for k, v in request.headers.items()}

@@ -6,6 +6,7 @@ from typing import Final
 from api import dead_letters, documents, lag, message_paths, native, report_paths, telnyx_paths
 from api.extract import Cell
 from api.http import Answer, Handler, Refusal, Route, problem
+from api.pages import html
 from api.vendors import carrierx, flowroute, plivo, telnyx, telnyx_v1, telnyx_v2
 
 _TELNYX_V1: Final = "/reporting/mdr_requests"
@@ -83,7 +84,7 @@ VIEWS: Final[dict[str, tuple[Cell, ...]]] = {
 _FACES: Final = (
     ("/reporting/", telnyx_v1.refuse), ("/v2/legacy", telnyx_v2.refuse), ("/v2/messages", flowroute.refuse),
     ("/v2.1/messages", flowroute.refuse), ("/v1/Account/", plivo.refuse), ("/core/v2/", carrierx.refuse),
-    ("/sms/", carrierx.refuse),
+    ("/sms/", carrierx.refuse), ("/ui", html.face),
 )  # fmt: skip
 
 

@@ -1,0 +1,58 @@
+"""What a page may do, and how pages are listed. Pure.
+
+A page is `async (Call, Desk) -> Answer`. What it shows comes from the functions of the native API, called with
+the scope of whoever signed in.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import orjson
+
+from api.http import Answer, Call, Context, Handler, Refusal, parse_query
+from api.lag import LagSource
+from api.pages.session import Seal
+
+T = TypeVar("T")
+
+
+class Desk(Protocol):
+    """What a page is given besides its call."""
+
+    operator: tuple[str, str] | None
+    seal: Seal
+    lag: LagSource | None
+
+    async def read(self, work: Callable[..., T], *args: Any) -> T:
+        """The result of `work(context, *args)`, in a thread with a client of its own."""
+        ...
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work()`, in a thread; the store need not be there."""
+        ...
+
+
+PageHandler = Callable[[Call, Desk], Awaitable[Answer]]
+
+
+class Page(NamedTuple):
+    """A path under `/ui/` and what answers it; `is_public` needs no session."""
+
+    method: str
+    path: str
+    handler: PageHandler
+    is_public: bool = False
+    operator_only: bool = False
+
+
+def native(context: Context, handler: Handler, call: Call, **changes: Any) -> dict[str, Any]:
+    """The JSON a handler of the native API answers a changed call with; raises what it raises."""
+    value: dict[str, Any] = orjson.loads(handler(call._replace(**changes), context).body)
+    return value
+
+
+def form_of(call: Call) -> dict[str, str]:
+    """The fields of a posted form, the last of each name, without blanks at their ends; raises `Refusal`."""
+    if not call.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        raise Refusal(415, "this takes a form")
+    return {name: value.strip() for name, value in parse_query(call.body)}

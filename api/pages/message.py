@@ -1,0 +1,184 @@
+"""The page of one message: its life on a time axis, what settled it, its versions; of an unknown id what is known."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from api import dead_letters, query
+from api.http import Answer, Call, Context, Refusal
+from api.pages import charts, copies, figures, html, mask, words
+from api.pages.desk import Desk, native
+from schemas.record import PUBLIC
+from schemas.states import FAILURES
+
+_FINAL: Final = frozenset({*FAILURES, "delivered"})
+_HEAD: Final = (
+    "account_id", "subaccount_id", "profile_id", "connection_id", "provider", "country", "mcc", "mnc", "segments",
+    "segments_delivered", "segments_failed", "encoding", "error_code", "vendor_error_code", "campaign_id", "tags",
+)  # fmt: skip
+_LETTERS_MAX: Final = "20"
+
+
+async def find(call: Call, desk: Desk) -> Answer:
+    """To the page of the id that was typed in."""
+    message_id = dict(call.query).get("id", "").strip()
+    if not message_id:
+        return html.page(call, "message", found=None, known=None, message_id="", letters=[], letters_why="")
+    if message_id in (".", ".."):  # a browser would climb
+        return await page(call._replace(names={"message_id": message_id}, query=[]), desk)
+    return html.redirect(f"/ui/messages/{html.segment(message_id)}")
+
+
+async def page(call: Call, desk: Desk) -> Answer:
+    """One message, or what is known of an id without one (with status 404)."""
+    message_id, direction = call.names["message_id"], dict(call.query).get("direction")
+    if direction not in (None, "inbound", "outbound"):
+        raise Refusal(400, "direction is inbound or outbound", "direction")
+    found, known = await desk.read(_load, call, message_id, direction)
+    letters, why = await _letters(call, desk, message_id) if call.caller.is_operator else ([], "")
+    status = 200 if found else 404
+    return html.page(
+        call, "message", status, found=found, known=known, message_id=message_id, letters=letters, letters_why=why
+    )
+
+
+def _load(
+    context: Context, call: Call, message_id: str, direction: str | None
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    client, scope = context.client, call.caller.scope
+    record = query.record(client, scope, message_id, direction, context.fold)
+    known = None
+    if call.caller.is_operator:
+        known = {"orphans": figures.orphans(client, message_id), "waiting": figures.waiting(client, message_id)}
+    if record is None:
+        return None, (known or {"orphans": [], "waiting": 0}) | {"settled_through": context.settled_through()}
+    versions = figures.versions(client, scope, message_id)
+    deadline = figures.deadline(client, scope, message_id) if record["record_type"] == "pending" else None
+    return view(call, record, versions, deadline), known
+
+
+async def _letters(call: Call, desk: Desk, message_id: str) -> tuple[list[dict[str, Any]], str]:
+    """Dead letters whose key is the id, and why they are not known if they are not."""
+    asked = [("key", message_id), ("limit", _LETTERS_MAX)]
+    try:
+        told = await desk.read(native, dead_letters.listed, call._replace(query=asked))
+    except Refusal as refusal:
+        return [], str(refusal)
+    return told["dead_letters"], ""
+
+
+# ---- one record, as it is shown --------------------------------------------------------------------------------
+
+
+def view(call: Call, record: dict[str, Any], versions: list[dict[str, Any]], deadline: str | None) -> dict[str, Any]:
+    """A record with its events, its axis and words about what settled it."""
+    shown = mask.record(record, call.caller.may_see_bodies)
+    events = events_of(record)
+    here = [v for v in versions if v["direction"] == record["direction"]]
+    others = {v["direction"] for v in versions} - {record["direction"]}
+    return {
+        "record": shown, "events": events, "axis": axis(record, events), "rule": rule(record, deadline),
+        "versions": here, "other": next(iter(sorted(others)), ""),
+        "facts": [(name, shown[name]) for name in _HEAD if shown[name] not in ("", [], {})],
+        "columns": [(c.name, shown[c.name]) for c in PUBLIC if not c.name.startswith("timeline.")],
+        "delay_ms": _between(record["occurred_at"], record["final_at"]),
+        "curl": copies.as_curl(
+            call.base_url, f"/mdr/records/{html.segment(record['message_id'])}", [("direction", record["direction"])]
+        ),
+        "sql": copies.message_sql(record["account_id"], record["message_id"]),
+    }  # fmt: skip
+
+
+def events_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The merged events by time, each with the gaps to the one before and to the first, and whether it won."""
+    at = [words.ms_of(event["occurred_at"]) or 0 for event in record["timeline"]]
+    winner = _winner(record)
+    return [
+        event | {
+            "ms": at[n], "gap_ms": at[n] - at[n - 1] if n else None, "after_ms": at[n] - at[0], "won": n == winner,
+        }
+        for n, event in enumerate(record["timeline"])
+    ]  # fmt: skip
+
+
+def _winner(record: dict[str, Any]) -> int | None:
+    """The event whose state the record has: among equals the first, as the merge decides."""
+    ranked = [
+        (e["occurred_at"], e["event_id"], e["segment"], n)
+        for n, e in enumerate(record["timeline"])
+        if e["state"] == record["state"]
+    ]
+    return min(ranked)[-1] if ranked else None
+
+
+def axis(record: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where events, settling and amending lie on a logarithmic axis from the first event on."""
+    if not events:
+        return {"marks": [], "ticks": []}
+    start = events[0]["ms"]
+    marks = [
+        {"after": e["after_ms"], "label": e["state"], "kind": kind_of(e["state"]), "row": n, "at": e["occurred_at"]}
+        for n, e in enumerate(events)
+    ]
+    for name, label in (("settled_at", "settled"), ("amended_at", "amended")):
+        at = words.ms_of(record[name])
+        if at is not None:
+            marks.append({"after": max(0, at - start), "label": label, "kind": "own", "row": None, "at": record[name]})
+    longest = max(mark["after"] for mark in marks)
+    scale = charts.life_scale(longest)
+    placed = [mark | {"x": charts.life_at(mark["after"], scale)} for mark in marks]
+    return {"marks": _levelled(sorted(placed, key=lambda m: m["x"])), "ticks": charts.life_ticks(longest)}
+
+
+def _levelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Labels that would touch go to other levels."""
+    ends = [-100.0] * 4
+    for mark in marks:
+        level = next((n for n, end in enumerate(ends) if mark["x"] > end), len(ends) - 1)
+        ends[level] = mark["x"] + 11
+        mark["level"] = level
+    return marks
+
+
+def kind_of(state: str) -> str:
+    """The colour family of a state."""
+    return "bad" if state in FAILURES else "good" if state in ("delivered", "received") else "open"
+
+
+def rule(record: dict[str, Any], deadline: str | None) -> list[str]:
+    """What settled a message, in sentences."""
+    type_, settled = record["record_type"], words.exact(record["settled_at"])
+    if type_ == "pending":
+        until = f"{words.exact(deadline)} UTC" if deadline else "its deadline"
+        return [
+            "Still open: no final receipt yet.",
+            f"It becomes incomplete once the receipts of its partition are read past {until}.",
+        ]
+    if record["direction"] == "inbound":
+        return [f"An inbound message is settled as soon as it is read: {settled} UTC."]
+    told = [_settled_by(record, settled)]
+    if record["amendments"]:
+        told.append(
+            f"Amended {words.plural(record['amendments'], 'time')} by receipts that came after it was settled,"
+            f" last at {words.exact(record['amended_at'])} UTC."
+        )
+    if record["record_type"] == "complete" and record["segments_failed"]:
+        told.append(f"Partial: {record['segments_failed']} of its {record['segments']} parts failed.")
+    return told
+
+
+def _settled_by(record: dict[str, Any], settled: str) -> str:
+    if record["record_type"] == "incomplete":
+        return (
+            f"No final receipt came before its deadline: the receipts of its partition were read past it, and it was"
+            f" settled at {settled} UTC."
+        )
+    winner = _winner(record)
+    source = f" ({record['timeline'][winner]['source']})" if winner is not None else ""
+    if record["amendments"]:
+        return f"Settled first at {settled} UTC; the state it has now comes from the receipt {record['state']}{source}."
+    return f"Settled at once by the final receipt {record['state']}{source}, at {settled} UTC."
+
+
+def _between(start: str | None, end: str | None) -> int | None:
+    first, last = words.ms_of(start), words.ms_of(end)
+    return None if first is None or last is None else last - first

@@ -1,0 +1,60 @@
+"""Every page, and how one is answered: who is signed in, what went wrong, always as a page."""
+
+import logging
+from typing import Final
+from urllib.parse import quote
+
+from api import query
+from api.http import Answer, Call, Refusal, with_query
+from api.pages import door, flow, html, letters, message, records, reports
+from api.pages.desk import Desk, Page
+
+log = logging.getLogger(__name__)
+
+PAGES: Final = (
+    Page("GET", "/", door.root, is_public=True),
+    Page("GET", "/ui", door.root, is_public=True),
+    Page("GET", "/ui/static/{name}", door.static, is_public=True),
+    Page("GET", "/ui/sign-in", door.sign_in_page, is_public=True),
+    Page("POST", "/ui/sign-in", door.sign_in, is_public=True),
+    Page("POST", "/ui/sign-out", door.sign_out, is_public=True),
+    Page("GET", "/ui/flow", flow.page, operator_only=True),
+    Page("GET", "/ui/records", records.page),
+    Page("GET", "/ui/messages", message.find),
+    Page("GET", "/ui/messages/{message_id}", message.page),
+    Page("GET", "/ui/reports", reports.page),
+    Page("POST", "/ui/reports", reports.create),
+    Page("GET", "/ui/reports/{report_id}/file", reports.download),
+    Page("POST", "/ui/reports/{report_id}/delete", reports.delete),
+    Page("GET", "/ui/dead-letters", letters.page, operator_only=True),
+    Page("GET", "/ui/dead-letters/{id}", letters.one, operator_only=True),
+    Page("POST", "/ui/dead-letters/redrive", letters.redrive, operator_only=True),
+)
+
+
+async def answer(page: Page, call: Call, desk: Desk) -> Answer:
+    """The answer of a page; whoever is not signed in is sent to the door."""
+    try:
+        if not page.is_public:
+            caller = await door.signed_in(call, desk)
+            if caller is None:
+                return _to_the_door(call)
+            call = call._replace(caller=caller)
+            if page.operator_only:
+                door.refuse_unless_operator(call)
+        return await page.handler(call, desk)
+    except Refusal as refusal:
+        return html.face(refusal, call)
+    except query.QueryError as e:
+        log.warning("%s %s: %s", page.method, page.path, e)
+        return html.face(Refusal(503, str(e), headers={"Retry-After": "5"}), call)
+    except Exception:
+        log.exception("%s %s failed", page.method, page.path)
+        return html.face(Refusal(500, "the page could not be made; the log says why"), call)
+
+
+def _to_the_door(call: Call) -> Answer:
+    if call.method != "GET":
+        return html.face(Refusal(401, "the session is over: sign in, then send the form again"))
+    asked = with_query(quote(call.path, safe="/%"), call.query)
+    return html.redirect(with_query("/ui/sign-in", [("next", asked)]))
