@@ -19,6 +19,8 @@ PIECE_ROWS: Final = 50_000
 _KEY: Final = "account_id, occurred_at, message_id, direction"
 # What a spreadsheet would take for a formula; a number that was validated as E.164 is none.
 _FORMULA: Final = r"substring({c}, 1, 1) IN ('=', '+', '-', '@', '\t', '\r')"
+# The same of a column with few distinct values: one argument alone, so it is decided once for each of them.
+_SAFE_WORD: Final = r"replaceRegexpOne({c}, '^([=+\\-@\t\r])', '\'\\1')"
 _QUOTE: Final = "char(39)"
 _E164: Final = r"'^\\+[1-9][0-9]{6,14}$'"
 _TUPLE: Final = (
@@ -144,5 +146,7 @@ def _cell_sql(cell: Cell, b: Binder) -> str:
         return f"toJSONString({column})"
     if "String" not in type_:
         return column
+    if type_.startswith("LowCardinality"):
+        return _SAFE_WORD.replace("{c}", column)
     aside = f" AND NOT match({column}, {_E164})" if name in ("from_number", "to_number") else ""
     return f"if({_FORMULA.replace('{c}', column)}{aside}, concat({_QUOTE}, {column}), {column})"

@@ -50,12 +50,13 @@ _SHAPE: Final = (
 _SETTINGS: Final = f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, {_SHAPE}"
 # A page in the order of the table reads so little that a second thread costs more than it does.
 _NARROW: Final = f"{_SETTINGS}, max_threads = 1"
-# One thread, so that a report leaves the other processors to the worker; each of its statements may take longer.
+# One thread, so that a report leaves the other processors to the worker; each of its statements may take longer. Small
+# blocks stay in the processor's cache while their columns are written row by row.
 _BULK_SECONDS_MAX: Final = 600
 BULK_SETTINGS: Final = (
     f" SETTINGS max_execution_time = {_BULK_SECONDS_MAX}, {_SHAPE}, max_threads = 1,"
-    " format_csv_null_representation = '', output_format_csv_crlf_end_of_line = 1,"
-    " query_plan_remove_redundant_sorting = 0"
+    " max_block_size = 8192, output_format_parallel_formatting = 0, format_csv_null_representation = '',"
+    " output_format_csv_crlf_end_of_line = 1, query_plan_remove_redundant_sorting = 0"
 )
 _CODE: Final = re.compile(r"Code: (\d+)")
 # Out of memory, network, too many queries, read-only, keeper and the like.
@@ -109,10 +110,13 @@ def records_page(
     limit: int,
     cursor: str | None,
     include_pending: bool,
+    settled: str,
     fold: Fold | None = None,
 ) -> Page:
-    """A page of records in [start, end) of `occurred_at`, oldest first; raises `BadCursor` and `QueryError`."""
-    settled = settled_through(client)
+    """A page of records in [start, end) of `occurred_at`, oldest first; raises `BadCursor` and `QueryError`.
+
+    `settled` is how far records were settled before the page is read.
+    """
     after = None if cursor is None else decode_cursor(cursor)
     rows = listing(client, Listing(scope, span, where, include_pending, limit + 1, after, fold=fold))
     more = rows[limit - 1] if len(rows) > limit else None
@@ -123,28 +127,21 @@ def record(
     client: Client, scope: Scope, message_id: str, direction: str | None = None, fold: Fold | None = None
 ) -> dict[str, Any] | None:
     """One record or open message; outbound unless asked otherwise or there is only an inbound one."""
-    # What is open is read first: a message that settles in between is then seen twice, and never not at all.
-    found = _open_by_id(client, scope, message_id, fold) if direction != "inbound" else []
+    found = _settled_by_id(client, scope, message_id, direction)
+    if direction == "inbound" or (found and found["direction"] == "outbound"):
+        return found
+    opened = _open_by_id(client, scope, message_id, fold)
+    # What was open at the first look may have been settled before the second.
+    return opened[0] if opened else _settled_by_id(client, scope, message_id, "outbound") or found
+
+
+def _settled_by_id(client: Client, scope: Scope, message_id: str, direction: str | None) -> dict[str, Any] | None:
     b = Binder()
     wanted = f" AND direction = {b.bind(direction, 'String')}" if direction else ""
     sql = (
-        f"SELECT DISTINCT account_id, toUnixTimestamp64Milli(occurred_at) AS ms, direction FROM mdr.mdrs"
-        f" WHERE message_id = {b.bind(message_id, 'String')} AND {scope_sql(scope, b)}{wanted}"
-        " ORDER BY direction DESC, occurred_at LIMIT 1"
-    )
-    at = [Key(row["ms"], message_id, row["direction"], row["account_id"]) for row in select(client, sql, b)]
-    if found and (not at or at[0].direction == "inbound"):
-        return found[0]
-    return by_key(client, at[0]) if at else None
-
-
-def by_key(client: Client, key: Key) -> dict[str, Any] | None:
-    """The settled record at a key that the caller may see."""
-    b = Binder()
-    sql = (
-        f"SELECT {_COLUMNS} FROM mdr.mdrs WHERE account_id = {b.bind(key.account_id, 'String')}"
-        f" AND occurred_at = {b.instant(key.occurred_ms)} AND message_id = {b.bind(key.message_id, 'String')}"
-        f" AND direction = {b.bind(key.direction, 'String')} ORDER BY version DESC LIMIT 1"
+        f"SELECT {_COLUMNS} FROM mdr.mdrs PREWHERE message_id = {b.bind(message_id, 'String')}"
+        f" WHERE {scope_sql(scope, b)}{wanted}"
+        " ORDER BY direction DESC, occurred_at, account_id, version DESC LIMIT 1"
     )
     rows = select(client, sql, b, _NARROW)
     return rows[0] if rows else None

@@ -40,7 +40,7 @@ def all_pages(
     found: list[dict[str, Any]] = []
     cursor = None
     while True:
-        page = query.records_page(filled.store.client, scope, EVER, where, limit, cursor, pending, folded)
+        page = query.records_page(filled.store.client, scope, EVER, where, limit, cursor, pending, "", folded)
         found += page.records
         assert len(page.records) == limit or page.next_cursor is None
         cursor = page.next_cursor

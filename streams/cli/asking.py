@@ -54,6 +54,6 @@ def _page(store: Store, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     where = native.filters_of(pairs, ("start", "end", "limit", "cursor", "include"))
     page = query.records_page(
         store.client, Scope(None), span, where, int(asked["limit"]), asked.get("cursor"),
-        asked.get("include") == "pending", serving.fold,
+        asked.get("include") == "pending", query.settled_through(store.client), serving.fold,
     )  # fmt: skip
     return page._asdict()
