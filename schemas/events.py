@@ -9,7 +9,7 @@ first reason, in the order of `REASONS`, that applies.
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -163,7 +163,7 @@ def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[byte
     def decode_one(key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
         data = value or b""
         try:
-            event = read_known(data)
+            event: Any = read_known(data)
         except Exception:  # msgspec raises RecursionError and UnicodeDecodeError besides its own
             event = _read_loosely(read_any, data)
         if (
@@ -291,7 +291,8 @@ def _network_problem(values: tuple[str, ...]) -> str:
 
 
 def _measure(m: Message) -> str:
-    m.encoding, segments = measure(m.body, m.encoding, m.message_type)
+    encoding, segments = measure(m.body, m.encoding, m.message_type)
+    m.encoding = cast(Encoding, encoding)
     m.segments = m.segments or segments
     if m.segments > SEGMENTS_MAX:
         return f"segments: the body takes {segments}, more than {SEGMENTS_MAX}"

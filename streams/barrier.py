@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
-from streams import join
+from streams import fold
 from streams.effects import DeadLetter, OpenRow, Rows, Snapshot
 from streams.flow import RECEIPTS, RECEIVES, SENDS, TOPICS, Flow
 from streams.settle import Partition
@@ -185,11 +185,8 @@ class Barrier:
             await self._retry("dead letters", lambda: self._kafka.bury_unstorable(bad))
 
     def _write_records(self, taken: list[Rows], now_ms: int) -> list[Unstorable]:
-        rows: list[tuple[object, ...]] = []
-        for part in taken:
-            rows += [join.outbound_row(life, life.send, part.shard) for life in part.settled if life.send is not None]
-            rows += [join.inbound_row(receive, now_ms, part.shard) for receive in part.inbound]
-        return self._store.write_records(rows) if rows else []
+        records = fold.records(taken, now_ms)
+        return self._store.write_records(records) if records[0] else []
 
     async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
         rows: list[OpenRow] = []

@@ -1,8 +1,8 @@
-"""One message's life: how facts merge into a record. The only place where that is decided.
+"""One message's life: how facts merge into a record, and a record back into facts.
 
 Theory. A message is the set of facts known of it: one send, and receipts. The record is a function of that set alone,
 so the order of arrival, repeats and restarts cannot show in it. A fact joins the set once (its identity decides), and
-everything else is a fold over the set, worked out only when a row is wanted:
+everything else is a fold over the set (`fold.py`), worked out only when rows are wanted:
 
     what                                rule
     ----------------------------------  ---------------------------------------------------------------------------
@@ -21,26 +21,20 @@ order is arrival order here: one partition is read by one worker, and what a sto
 Receives are records of their own and never meet receipts.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import astuple
 
-from schemas.events import Message, Receipt, Receive, Send
-from schemas.money import format_nanos, parse_nanos
+from schemas.events import Receipt, Send
+from schemas.money import format_nanos
 from schemas.record import Record
-from schemas.states import DELIVERED, FAILED, FAILURES, FINAL_RANK, QUEUED, RANK, RECEIVED, SENT
+from schemas.states import FINAL_RANK, RANK
 
 RECEIPTS_MAX: Final = 320
 # Receipts that wait for their send may be repeats of those in a record, so more may wait than a message can have.
 _WAITING_FACTOR: Final = 4
-_VERSION_RANK_SHIFT: Final = 32
-_EXTRAS: Final = ("vendor_error_code", "provider", "mcc", "mnc", "rate", "carrier_fee")
-_encode = msgspec.json.Encoder().encode
-
+EXTRAS: Final = ("vendor_error_code", "provider", "mcc", "mnc", "rate", "carrier_fee")
 
 _SHORT: Final = {
     "send": "s",
@@ -100,140 +94,10 @@ def has_final(life: Life) -> bool:
     return any(map(is_final, life.receipts))
 
 
-def _strength(r: Receipt) -> tuple[int, int, str, str, int]:
-    return (-RANK[r.state], r.occurred_ms, r.event_id, r.state, r.segment)
-
-
-def _time_order(r: Receipt) -> tuple[int, int, str, str, int]:
-    return (r.occurred_ms, RANK[r.state], r.event_id, r.state, r.segment)
-
-
-def outbound_row(life: Life, send: Send, shard: int) -> tuple[object, ...]:
-    """The record of an outbound message as a row of `Record`, in column order."""
-    receipts = life.receipts
-    strongest = sorted(receipts, key=_strength) if len(receipts) > 1 else receipts
-    state = strongest[0].state if strongest else QUEUED
-    error_code, vendor_error_code, provider, mcc, mnc, rate, fee = _carried(strongest, state)
-    final_at = strongest[0].occurred_ms if RANK[state] >= FINAL_RANK else None
-    ordered = _by_time(receipts)
-    own = (send.provider, send.mcc, send.mnc, send.rate, send.carrier_fee)
-    return _row(
-        astuple(send), shard,
-        ("outbound", _OUTBOUND_TYPE.get(state, "incomplete"), state),
-        _parts(strongest, send.segments) if final_at is not None else (0, 0),
-        (mcc or own[1], mnc or own[2], send.country, provider or own[0], error_code, vendor_error_code),
-        (parse_nanos(rate or own[3]) or 0, parse_nanos(fee or own[4]) or 0),
-        (
-            send.occurred_ms, next((r.occurred_ms for r in strongest if r.state == SENT), None), final_at,
-            life.settled_ms, life.amended_ms or None, life.amendments,
-        ),
-        _steps(ordered, send),
-        ((RANK[state] + 1) << _VERSION_RANK_SHIFT) + 1 + len(receipts), _facts(ordered, own),
-    )  # fmt: skip
-
-
-def inbound_row(receive: Receive, settled_ms: int, shard: int) -> tuple[object, ...]:
-    """The record of an inbound message as a row of `Record`, in column order."""
-    error = receive.error_code
-    state = FAILED if error else RECEIVED
-    return _row(
-        astuple(receive), shard,
-        ("inbound", "error" if error else "complete", state), (0, 0),
-        (receive.mcc, receive.mnc, receive.country, receive.provider, error, receive.vendor_error_code),
-        (parse_nanos(receive.rate) or 0, parse_nanos(receive.carrier_fee) or 0),
-        (receive.occurred_ms, None, receive.occurred_ms, settled_ms, None, 0),
-        [(receive.event_id, state, receive.occurred_ms, 0, error, receive.source)],
-        ((FINAL_RANK + 1) << _VERSION_RANK_SHIFT) + 1, "",
-    )  # fmt: skip
-
-
-_OUTBOUND_TYPE: Final = {DELIVERED: "complete"} | dict.fromkeys(FAILURES, "error")
-_NO_ATTRIBUTES: Final[dict[str, str]] = {}
-Step = tuple[str, str, int, int, str, str]
-Receipts = Sequence[Receipt]
-
-
-def _run(first: str, last: str) -> slice:
-    """Fields of a message that are columns of a record, side by side and in the same order."""
-    names = Message.__struct_fields__
-    return slice(names.index(first), names.index(last) + 1)
-
-
-_WHO: Final = _run("message_id", "connection_id")
-_WHAT: Final = _run("message_type", "segments")
-_MORE: Final = _run("currency", "tags")
-_SEGMENTS: Final = Message.__struct_fields__.index("segments")
-_ATTRIBUTES: Final = Message.__struct_fields__.index("attributes")
-
-
-def _row(
-    m: tuple[Any, ...], shard: int, outcome: tuple[str, str, str], parts: tuple[int, int], carrier: tuple[str, ...],
-    money: tuple[int, int], times: tuple[int | None, ...], steps: list[Step], version: int, facts: str,
-) -> tuple[object, ...]:  # fmt: skip
-    return (
-        *m[_WHO], *outcome, *m[_WHAT], *parts, *carrier, *money, (money[0] + money[1]) * m[_SEGMENTS], *m[_MORE],
-        m[_ATTRIBUTES] or _NO_ATTRIBUTES, *times, *zip(*steps, strict=True), version, shard, facts,
-    )  # fmt: skip
-
-
-def _carried(strongest: Receipts, state: str) -> tuple[str, str, str, str, str, str, str]:
-    """Codes from receipts in the winning state, the rest from any: each the first that carries one, strongest first."""
-    error_code = vendor_error_code = provider = mcc = mnc = rate = fee = ""
-    for r in strongest:
-        if r.state == state:
-            error_code = error_code or r.error_code
-            vendor_error_code = vendor_error_code or r.vendor_error_code
-        provider = provider or r.provider
-        mcc = mcc or r.mcc
-        mnc = mnc or r.mnc
-        rate = rate or r.rate
-        fee = fee or r.carrier_fee
-    return error_code, vendor_error_code, provider, mcc, mnc, rate, fee
-
-
-def _parts(strongest: Receipts, segments: int) -> tuple[int, int]:
-    """How many parts were delivered and how many failed; each counts once, by its strongest state."""
-    if len(strongest) == 1 and not strongest[0].segment:
-        return (segments, 0) if strongest[0].state == DELIVERED else (0, segments)
-    finals = [r for r in strongest if is_final(r)]
-    delivered = failed = 0
-    for part in range(1, segments + 1):
-        best = next((r.state for r in finals if r.segment in (0, part)), "")
-        delivered += best == DELIVERED
-        failed += best in FAILURES
-    return delivered, failed
-
-
-def _by_time(receipts: Receipts) -> Receipts:
-    for earlier, later in pairwise(receipts):
-        if earlier.occurred_ms >= later.occurred_ms:
-            return sorted(receipts, key=_time_order)
-    return receipts
-
-
-def _steps(ordered: Receipts, send: Send) -> list[Step]:
-    steps = [(r.event_id, r.state, r.occurred_ms, r.segment, r.error_code, r.source) for r in ordered]
-    at = 0
-    while at < len(steps) and (steps[at][2], RANK[steps[at][1]], steps[at][0]) < (send.occurred_ms, 0, send.event_id):
-        at += 1
-    steps.insert(at, (send.event_id, QUEUED, send.occurred_ms, 0, "", send.source))
-    return steps
-
-
 # ---- a record back into the facts it was made of ---------------------------------------------------------------
 
 
 Carrier = tuple[str, str, str, str, str]
-
-
-def _facts(ordered: Receipts, own: Carrier) -> str:
-    """What the public columns do not hold: the send's own values, and each receipt's, in timeline order."""
-    extras = [_extras(r) for r in ordered]
-    return _encode([own, extras]).decode() if any(map(any, extras)) else ""
-
-
-def _extras(r: Receipt) -> tuple[str, ...]:
-    return (r.vendor_error_code, r.provider, r.mcc, r.mnc, r.rate, r.carrier_fee)
 
 
 def restore(record: Record) -> Life:
@@ -249,7 +113,7 @@ def restore(record: Record) -> Life:
         if is_send_source(source):
             send = _restore_send(record, event_id, source, own)
         else:
-            more = dict(zip(_EXTRAS, extras[len(receipts)], strict=True)) if extras else {}
+            more = dict(zip(EXTRAS, extras[len(receipts)], strict=True)) if extras else {}
             receipts.append(
                 Receipt(
                     event_id,
@@ -290,18 +154,19 @@ def _decode_facts(record: Record) -> tuple[Carrier, list[tuple[str, str, str, st
     return (record.provider, record.mcc, record.mnc, *money), []
 
 
+_SAID: Final = tuple(
+    name
+    for name in Send.__struct_fields__
+    if name in Record.__struct_fields__ and name not in ("occurred_at", "provider", "mcc", "mnc")
+)
+
+
 def _restore_send(r: Record, event_id: str, source: str, own: Carrier) -> Send:
+    provider, mcc, mnc, rate, fee = own
+    said: dict[str, Any] = {name: getattr(r, name) for name in _SAID}
     return Send(
-        event_id=event_id, message_id=r.message_id, occurred_at="", account_id=r.account_id,
-        from_number=r.from_number, to_number=r.to_number, subaccount_id=r.subaccount_id, profile_id=r.profile_id,
-        connection_id=r.connection_id, message_type=r.message_type, number_type=r.number_type, body=r.body,
-        media_urls=r.media_urls, encoding=r.encoding, segments=r.segments, provider=own[0], mcc=own[1], mnc=own[2],
-        rate=own[3], carrier_fee=own[4], country=r.country, currency=r.currency, campaign_id=r.campaign_id,
-        campaign_status=r.campaign_status, powerpack_id=r.powerpack_id, conversation_id=r.conversation_id,
-        conversation_origin=r.conversation_origin, callback_url=r.callback_url, requester_ip=r.requester_ip,
-        user_data=r.user_data, external_number=r.external_number, billing_number=r.billing_number,
-        group_to=r.group_to, replaced_sender=r.replaced_sender, registration_type=r.registration_type, tags=r.tags,
-        attributes=r.attributes, occurred_ms=r.occurred_at, source=source,
+        event_id=event_id, occurred_at="", occurred_ms=r.occurred_at, source=source,
+        provider=provider, mcc=mcc, mnc=mnc, rate=rate, carrier_fee=fee, **said,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
+from itertools import accumulate, chain
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,7 @@ from schemas.events import Receipt
 from schemas.record import COLUMNS, Column, Record
 from streams import join
 from streams.effects import Found, OpenRow
+from streams.fold import Columns, columns_of
 from streams.tables import (
     CHECKPOINT_COLUMNS,
     LOOKUP_IDS,
@@ -144,52 +146,51 @@ class Store:
 
     # ---- writing -------------------------------------------------------------------------------------------
 
-    def write_records(self, rows: Sequence[tuple[object, ...]]) -> list[Unstorable]:
-        """Inserts rows of `Record`, one insert a month; returns the rows that cannot be stored."""
-        bad = [bad for part in _by_month(rows) for bad in self._write("mdrs", COLUMNS, part)]
+    def write_records(self, records: Columns) -> list[Unstorable]:
+        """Inserts columns of `Record`, one insert a month; returns the rows that cannot be stored."""
+        bad = [bad for part in _by_month(records) for bad in self._write("mdrs", COLUMNS, part)]
         return [b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
 
     def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
         """Inserts rows of `open_messages`."""
-        bad = self._write("open_messages", OPEN_COLUMNS, rows)
+        bad = self._write("open_messages", OPEN_COLUMNS, columns_of(rows))
         return [b._replace(sources=join.sources(cast(bytes, b.row[_FACTS]))) for b in bad]
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """Inserts receipts that never met a message, each with the time it was given up."""
-        bad = self._write("orphan_log", ORPHAN_COLUMNS, [orphan_row(r, ms, shard, 1, 0) for r, ms in orphans])
+        rows = [orphan_row(r, ms, shard, 1, 0) for r, ms in orphans]
+        bad = self._write("orphan_log", ORPHAN_COLUMNS, columns_of(rows))
         return [b._replace(sources=(cast(str, b.row[_ORPHAN_SOURCE]),)) for b in bad]
 
     def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
         """Takes out receipts that met their message after all."""
-        self._write("orphan_log", ORPHAN_COLUMNS, [orphan_row(r, ms, shard, 2, 1) for r, ms in adopted])
+        rows = [orphan_row(r, ms, shard, 2, 1) for r, ms in adopted]
+        self._write("orphan_log", ORPHAN_COLUMNS, columns_of(rows))
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
         """Inserts where partitions stand."""
-        for bad in self._write("checkpoints", CHECKPOINT_COLUMNS, rows):
+        for bad in self._write("checkpoints", CHECKPOINT_COLUMNS, columns_of(rows)):
             raise StoreError(f"a checkpoint cannot be stored: {bad.detail}")
 
-    def _write(self, table: str, columns: Sequence[Column], rows: Sequence[tuple[object, ...]]) -> list[Unstorable]:
-        if not rows:
+    def _write(self, table: str, columns: Sequence[Column], data: Columns) -> list[Unstorable]:
+        if not data or not data[0]:
             return []
         try:
-            self._insert(table, columns, rows)
+            self._insert(table, columns, data)
         except Unavailable:
             raise
         except Exception as e:  # the client raises what it likes for a value it cannot write
-            if len(rows) == 1:
-                return [Unstorable(rows[0], _reason(e))]
-            half = len(rows) // 2
-            return self._write(table, columns, rows[:half]) + self._write(table, columns, rows[half:])
+            count = len(data[0])
+            if count == 1:
+                return [Unstorable(tuple(values[0] for values in data), _reason(e))]
+            halves = [values[: count // 2] for values in data], [values[count // 2 :] for values in data]
+            return self._write(table, columns, halves[0]) + self._write(table, columns, halves[1])
         return []
 
-    def _insert(self, table: str, columns: Sequence[Column], rows: Sequence[tuple[object, ...]]) -> None:
-        names, arrays = [], []
-        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-            # A column that holds nothing but its default is left out: the table fills it in.
-            if any(values):
-                names.append(column.name)
-                arrays.append(pa.array(values, _arrow_type(column.type)))
-        block = pa.Table.from_arrays(arrays, names=names)
+    def _insert(self, table: str, columns: Sequence[Column], data: Columns) -> None:
+        # A column that holds nothing but its default is left out: the table fills it in.
+        filled = [(c.name, _arrow(values, c.type)) for c, values in zip(columns, data, strict=True) if any(values)]
+        block = pa.Table.from_arrays([array for _, array in filled], names=[name for name, _ in filled])
         with _translated():
             # Duplicates within a block are for the reader to see through; to merge them here costs twice the insert.
             self.client.insert_arrow(table, block, database=DATABASE, settings={"optimize_on_insert": 0})
@@ -304,18 +305,27 @@ def _month(day: int) -> tuple[int, int]:
     return moment.year, moment.month
 
 
-def _by_month(rows: Sequence[tuple[object, ...]]) -> Sequence[Sequence[tuple[object, ...]]]:
+def _by_month(records: Columns) -> list[Columns]:
     """One insert into one partition is one part: all of it or nothing."""
-    months: dict[tuple[int, int], list[tuple[object, ...]]] = {}
-    for row in rows:
-        months.setdefault(_month(row[_OCCURRED_AT] // _DAY_MS), []).append(row)  # type: ignore[operator]
-    return list(months.values())
+    days = [at // _DAY_MS for at in records[_OCCURRED_AT]]
+    if not days or _month(min(days)) == _month(max(days)):
+        return [records]
+    months: dict[tuple[int, int], list[int]] = {}
+    for n, day in enumerate(days):
+        months.setdefault(_month(day), []).append(n)
+    return [[[values[n] for n in rows] for values in records] for rows in months.values()]
+
+
+def _arrow(values: Sequence[Any], type_: str) -> Any:
+    if type_.startswith("Array("):
+        # Much quicker than to let Arrow find its way through sequence after sequence.
+        flat = _arrow(list(chain.from_iterable(values)), type_[6:-1])
+        return pa.ListArray.from_arrays(pa.array([0, *accumulate(map(len, values))], pa.int32()), flat)
+    return pa.array(values, _arrow_type(type_))
 
 
 @lru_cache
 def _arrow_type(type_: str) -> Any:
-    if type_.startswith("Array("):
-        return pa.list_(_arrow_type(type_[6:-1]))
     if type_.startswith("Map("):
         return pa.map_(pa.string(), pa.string())
     if "DateTime64" in type_:

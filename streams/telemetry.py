@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from schemas.events import REASONS, TOPICS
 from schemas.record import COLUMNS
 from streams.effects import Counts
+from streams.fold import Columns, columns_of
 from streams.lag import Report
 from streams.lag_rules import STATUSES
 from streams.settle import Partition
@@ -60,13 +61,11 @@ class Tally:
                     grown = getattr(now, name) - getattr(before, name)
                     setattr(self.outcomes, name, getattr(self.outcomes, name) + grown)
 
-    def wrote(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    def wrote(self, records: Columns) -> None:
         """Counts records as they are written for the first time, and how long their final receipts took."""
-        fresh = [row for row in rows if not row[_AMENDMENTS]]
-        self.records.update([row[_TYPE] for row in fresh])
-        delays_ms = [
-            row[_FINAL] - row[_OCCURRED] for row in fresh if row[_FINAL] is not None and row[_DIRECTION] == "outbound"
-        ]
+        self.records.update([kind for kind, late in zip(records[_TYPE], records[_AMENDMENTS], strict=True) if not late])
+        told = zip(records[_FINAL], records[_OCCURRED], records[_DIRECTION], records[_AMENDMENTS], strict=True)
+        delays_ms = [at - sent for at, sent, way, late in told if at is not None and way == "outbound" and not late]
         if delays_ms:
             delays_s = np.maximum(np.array(delays_ms, np.int64), 0) / 1000
             self.delays += np.bincount(np.searchsorted(_DELAYS_S, delays_s), minlength=len(self.delays))
@@ -85,11 +84,14 @@ class Metered:
         self._tally = telemetry.tally
         self._seconds = telemetry.insert_seconds
 
-    def write_records(self, rows: Sequence[tuple[Any, ...]]) -> Any:
+    def write_records(self, records: Columns) -> Any:
         """See `Store.write_records`."""
-        bad = self._timed("mdrs", self._store.write_records, rows)
-        refused = {id(b.row) for b in bad}
-        self._tally.wrote([row for row in rows if id(row) not in refused] if bad else rows)
+        bad = self._timed("mdrs", self._store.write_records, records)
+        refused = [b.row for b in bad]
+        if refused:
+            records = columns_of([row for row in zip(*records, strict=True) if row not in refused])
+        if records:
+            self._tally.wrote(records)
         return bad
 
     def write_open(self, rows: Sequence[Any]) -> Any:
@@ -137,7 +139,8 @@ class Live(NamedTuple):
 class Telemetry:
     """The metrics of one process, in a registry of its own; `live` is asked at each scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic_prefix: str) -> None:
+        self.topics = {topic: topic_prefix + topic for topic in TOPICS}
         self.tally = Tally()
         self.live: Callable[[], Live] = Live
         self._registry = CollectorRegistry()
@@ -165,22 +168,22 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         """The families that are made at a scrape."""
-        live, tally = self._telemetry.live(), self._telemetry.tally
+        live, tally, topics = self._telemetry.live(), self._telemetry.tally, self._telemetry.topics
         tally.gather(live.partitions)
-        yield from _counted(tally)
+        yield from _counted(tally, topics)
         yield from _lag(live)
-        yield from _standing(live)
+        yield from _standing(live, topics)
         yield _gauge("mdr_build_info", "The version that runs.", ["version"], {(_version(),): 1})
 
 
-def _counted(tally: Tally) -> Iterator[Metric]:
-    by_topic = dict.fromkeys(TOPICS, 0)
+def _counted(tally: Tally, topics: Mapping[str, str]) -> Iterator[Metric]:
+    events, lost = ({name: counts[topic] for topic, name in topics.items()} for counts in (tally.events, tally.lost))
     by_type = dict.fromkeys(("complete", "error", "incomplete"), 0)
     by_reason = dict.fromkeys(REASONS, 0)
-    yield _counter("mdr_events_total", "Events read.", "topic", by_topic | tally.events)
+    yield _counter("mdr_events_total", "Events read.", "topic", events)
     yield _counter("mdr_records_total", "Records written for the first time.", "record_type", by_type | tally.records)
     yield _counter("mdr_dead_letters_total", "Inputs refused.", "reason", by_reason | tally.dead_letters)
-    yield _counter("mdr_lost_events_total", "Events deleted before they were read.", "topic", by_topic | tally.lost)
+    yield _counter("mdr_lost_events_total", "Events deleted before they were read.", "topic", lost)
     outcomes = tally.outcomes
     for name, meaning, value in (
         ("mdr_duplicates_total", "Repeated events, which change nothing.", outcomes.duplicates),
@@ -212,9 +215,9 @@ def _lag(live: Live) -> Iterator[Metric]:
     yield _since("mdr_lag_read_timestamp_seconds", "When the broker last told the lag.", live.read_ms)
 
 
-def _standing(live: Live) -> Iterator[Metric]:
+def _standing(live: Live, topics: Mapping[str, str]) -> Iterator[Metric]:
     shards = {str(shard): p for shard, p in sorted(live.partitions.items())}
-    marks = {(t, s): p.marks[t] / 1000 for s, p in shards.items() for t in TOPICS}
+    marks = {(name, s): p.marks[t] / 1000 for s, p in shards.items() for t, name in topics.items()}
     opened = {(s,): len(p.lives) - p.waiting for s, p in shards.items()}
     oldest = {(s,): ms / 1000 for s, p in shards.items() if (ms := p.oldest_open_ms()) is not None}
     yield _gauge("mdr_watermark_timestamp_seconds", "Progress of a topic.", ["topic", "partition"], marks)

@@ -18,6 +18,7 @@ from api.auth import Issued
 from streams import join
 from streams.barrier import _checkpoint
 from streams.flow import Flow
+from streams.fold import columns_of, inbound_row, outbound_row
 from streams.simulate import Event, Plan, Truth, events, expected
 from streams.store import Store, connect
 
@@ -40,7 +41,7 @@ def fold(facts: bytes) -> tuple[object, ...]:
     """An open message's row, as the worker would write it."""
     life = msgspec.json.decode(facts, type=join.Life)
     assert life.send is not None
-    return join.outbound_row(life, life.send, 0)
+    return outbound_row(life, life.send, 0)
 
 
 class Clock:
@@ -53,24 +54,25 @@ class Clock:
         return self.now_ms
 
 
-def write(store: Store, flow: Flow, now_ms: int) -> None:
+def write(store: Store, flow: Flow, now_ms: int, offsets: dict[str, int]) -> None:
     """Writes what a flow has finished and what is open in it, as a worker does at a checkpoint."""
+    at = {(topic, 0): offset for topic, offset in offsets.items()}
     for p in flow.partitions.values():
         p.dead = []
         snapshot, rows = p.snapshot(now_ms), p.take(now_ms)
-        done = [join.outbound_row(life, life.send, p.shard) for life in rows.settled if life.send is not None]
-        done += [join.inbound_row(receive, now_ms, p.shard) for receive in rows.inbound]
-        assert not store.write_records(done)
+        done = [outbound_row(life, life.send, p.shard) for life in rows.settled if life.send is not None]
+        done += [inbound_row(receive, now_ms, p.shard) for receive in rows.inbound]
+        assert not store.write_records(columns_of(done))
         store.write_orphans(p.shard, rows.orphans)
         store.drop_orphans(p.shard, [(r, now_ms) for r in snapshot.adopted])
         store.write_open(snapshot.rows)
-        store.write_checkpoints([_checkpoint(p.shard, 1, snapshot, {}, now_ms)])
+        store.write_checkpoints([_checkpoint(p.shard, 1, snapshot, at, now_ms)])
         p.saved(snapshot)
         p.written(now_ms)
 
 
-def feed(store: Store, flow: Flow, log: list[Event], size: int = 2000) -> None:
-    """Lets a flow read events in the order they were produced, and writes what comes of them."""
+def feed(store: Store, flow: Flow, log: list[Event], size: int = 2000) -> dict[str, int]:
+    """Lets a flow read events in the order they were produced, and writes what comes of them; the offsets after."""
     offsets = dict.fromkeys(("sends", "receives", "receipts"), 0)
     for at in range(0, len(log), size):
         for event in log[at : at + size]:
@@ -78,11 +80,12 @@ def feed(store: Store, flow: Flow, log: list[Event], size: int = 2000) -> None:
             offsets[event.topic] += 1
             held = flow.batch(event.topic, 0, [entry], event.at_ms)
             if held:
-                write(store, flow, event.at_ms)
+                write(store, flow, event.at_ms, {})
                 found = store.lookup([h.event.message_id for h in held])
                 flow.resume(event.topic, 0, [entry], held, found, event.at_ms)
         settle(store, flow, log[min(at + size, len(log)) - 1].at_ms)
-        write(store, flow, log[min(at + size, len(log)) - 1].at_ms)
+        write(store, flow, log[min(at + size, len(log)) - 1].at_ms, offsets)
+    return offsets
 
 
 def settle(store: Store, flow: Flow, now_ms: int) -> None:
@@ -109,10 +112,10 @@ def fill(store: Store, plan: Plan, until_ms: int | None = None) -> Filled:
     log = [e for e in events(plan) if until_ms is None or e.at_ms <= until_ms]
     flow = Flow("mdr.", WINDOW_MS)
     flow.open_partition(0, log[0].at_ms)
-    feed(store, flow, log)
+    offsets = feed(store, flow, log)
     now_ms = until_ms or log[-1].at_ms + 2 * WINDOW_MS
     settle(store, flow, now_ms)
-    write(store, flow, now_ms)
+    write(store, flow, now_ms, offsets)
     return Filled(store, flow, expected(log), now_ms)
 
 

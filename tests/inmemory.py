@@ -15,6 +15,7 @@ from schemas.record import Record
 from streams.barrier import Barrier
 from streams.effects import DeadLetter, OpenRow
 from streams.flow import TOPICS, Flow, Found, Held
+from streams.fold import Columns
 from streams.settle import REMEMBER_MS, Partition
 from streams.store import Store, Unstorable
 from streams.tables import Checkpoint
@@ -51,9 +52,9 @@ class MemoryStore:
         self.points: dict[int, Checkpoint] = {}
         self.looked_up: list[str] = []
 
-    def write_records(self, rows: Sequence[tuple[object, ...]]) -> list[Unstorable]:
+    def write_records(self, records: Columns) -> list[Unstorable]:
         self.before_write("records")
-        for row in rows:
+        for row in zip(*records, strict=True):
             new = msgspec.convert(row, Record)
             self.history.setdefault((new.direction, new.message_id), []).append(new)
             key = (new.account_id, new.occurred_at, new.message_id, new.direction)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.events import Receipt, Send
 from schemas.record import Record
-from streams.join import RECEIPTS_MAX, Life, add_receipt, inbound_row, is_send_source, outbound_row, restore
+from streams.fold import inbound_row, outbound_row
+from streams.join import RECEIPTS_MAX, Life, add_receipt, is_send_source, restore
 from tests.entries import NOON_MS, event, read
 from tests.histories import plain
 from tests.oracle import Oracle

@@ -18,6 +18,7 @@ from api.app import AppConfig, create_app
 from streams import join, monitor
 from streams.agents import Worker, clock_ms
 from streams.cli.letters import Desk
+from streams.fold import outbound_row
 from streams.settings import Settings
 from streams.store import StoreError, connect
 
@@ -39,7 +40,7 @@ def fold(facts: bytes) -> tuple[object, ...]:
     """The row of an open message, from the facts it was saved with."""
     life = _decode_life(facts)
     assert life.send is not None
-    return join.outbound_row(life, life.send, 0)
+    return outbound_row(life, life.send, 0)
 
 
 @asynccontextmanager

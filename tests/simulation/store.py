@@ -12,6 +12,7 @@ import msgspec
 from schemas.events import Receipt
 from schemas.record import COLUMNS, Record
 from streams.effects import Found, OpenRow
+from streams.fold import Columns
 from streams.store import Unstorable
 from streams.tables import Checkpoint
 
@@ -47,10 +48,10 @@ class MemoryStore:
 
     # ---- writing ----
 
-    def write_records(self, rows: Sequence[Row]) -> list[Unstorable]:
+    def write_records(self, records: Columns) -> list[Unstorable]:
         """One insert a month, as the real one does."""
         months: dict[int, list[Row]] = {}
-        for row in rows:
+        for row in zip(*records, strict=True):
             months.setdefault(row[_AT["occurred_at"]] // 2_592_000_000, []).append(row)
         for part in months.values():
             self._point("before records")
