@@ -58,7 +58,7 @@ class Worker:
         self._reader = Store(settings.clickhouse_url)
         # One thread: answers of the store must be acted upon in the order they were asked for.
         self._reading = ThreadPoolExecutor(1, "store-read")
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry(settings.topic_prefix)
         self._tally = self.telemetry.tally
         self._outbox = Outbox(settings, self._tally, self._commit)
         metered: Any = Metered(self.store, self.telemetry)

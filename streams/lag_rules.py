@@ -118,12 +118,16 @@ class Track:
         self._bound = bound
         self._seen: deque[tuple[int, int]] = deque()
         self._committed: int | None = None
-        self._stood_from_ms = 0
+        self._stood_from_ms: int | None = None
+        self._is_first = True
 
     def see(self, at_ms: int, events: int, committed: int | None) -> None:
         """Notes the lag at a time and the offset it was counted from."""
-        if not self._seen or not events or committed != self._committed:
+        if self._stood_from_ms is None or not events or committed != self._committed:
             self._committed, self._stood_from_ms = committed, at_ms
+            self._is_first = not self._seen
+        else:
+            self._is_first = False
         self._seen.append((at_ms, events))
         while at_ms - self._seen[0][0] > self._bound.seen_s * 1000:
             self._seen.popleft()
@@ -139,4 +143,6 @@ class Track:
 
     def still_s(self, now_ms: int) -> float | None:
         """How long the offset has stood while something waited; None before it was seen twice."""
-        return (now_ms - self._stood_from_ms) / 1000 if len(self._seen) > 1 else None
+        if self._stood_from_ms is None or self._is_first:
+            return None
+        return (now_ms - self._stood_from_ms) / 1000

@@ -49,7 +49,7 @@ class Monitor:
         self._settings = settings
         self._worker = worker
         self._clock = clock_ms
-        self.telemetry = worker.telemetry if worker is not None else Telemetry()
+        self.telemetry = worker.telemetry if worker is not None else Telemetry(settings.topic_prefix)
         self.telemetry.live = self._live
         self._reader: LagReader | None = None
         self._store: Store | None = None

@@ -23,13 +23,14 @@ ONLY: Final = {
     ("clickhouse_connect", "chdb"): ("streams/store.py", "api/query.py"),
     ("litestar", "starlette", "uvicorn", "fastapi"): (
         "api/app.py",
+        "api/probes.py",
         "api/pages",
         "streams/cli/serving.py",
     ),
 }
 PURE: Final = ("schemas/", "streams/join.py", "streams/settle.py", "streams/lives.py",
                "streams/effects.py", "streams/letters.py", "streams/flow.py", "streams/wheel.py",
-               "streams/recent.py", "streams/simulate/")  # fmt: skip
+               "streams/recent.py", "streams/lag_rules.py", "streams/watchdog.py", "streams/simulate/")  # fmt: skip
 NOT_PURE: Final = ("schemas/generate.py",)
 WORLD: Final = {"time", "random", "asyncio", "os", "socket", "threading", "subprocess", "pathlib", "secrets", "uuid"}
 # A clock read by another name, and output.
