@@ -225,6 +225,9 @@ class _Desk:
         self.seal = app.seal
         self.lag = app.config.lag
 
+    def wait_s(self, key: str, now_ms: int) -> int:
+        return self._app.rates.wait_s(key, now_ms)
+
     async def read(self, work: Callable[..., T], *args: Any) -> T:
         return await self.run(lambda: work(self._app.connected(), *args))
 

@@ -1,7 +1,7 @@
 """The geometry of charts, in percent of their width and height; the templates draw it. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from api.pages import words
@@ -100,7 +100,9 @@ def stacks(counts: dict[int, dict[str, int]], series: Sequence[str], start_ms: i
     return Stacks(bars, slots, time_ticks(start_ms, end_ms), value_ticks(top))
 
 
-def line(points: Sequence[tuple[int, float | None]], start_ms: int, end_ms: int, unit: str = "") -> Line:
+def line(
+    points: Sequence[tuple[int, float | None]], start_ms: int, end_ms: int, told: Callable[[float | None], str]
+) -> Line:
     """A line through values at instants in ms, thinned to the highest of neighbours; None is a gap, drawn as zero."""
     span = max(1, end_ms - start_ms)
     kept = _thinned([(at, v) for at, v in points if start_ms <= at <= end_ms], start_ms, span)
@@ -110,16 +112,10 @@ def line(points: Sequence[tuple[int, float | None]], start_ms: int, end_ms: int,
     area = f"{placed[0][0]:.1f},100 {text} {placed[-1][0]:.1f},100" if placed else ""
     width = 100 / _LINE_POINTS_MAX
     slots = [
-        Slot(100 * (at - start_ms) / span - width / 2, width, f"{format_rfc3339(at)[11:19]}  {_told(v, unit)}", "", "")
+        Slot(100 * (at - start_ms) / span - width / 2, width, f"{format_rfc3339(at)[11:19]}  {told(v)}", "", "")
         for at, v in kept
     ]
     return Line(text, area, slots, time_ticks(start_ms, end_ms, 3), top, points[-1][1] if points else None)
-
-
-def _told(value: float | None, unit: str) -> str:
-    if unit == "s":
-        return words.duration(None if value is None else value * 1000)
-    return f"{words.rate(value)} {unit}".strip()
 
 
 def _thinned(points: Sequence[tuple[int, float | None]], start_ms: int, span: int) -> list[tuple[int, float | None]]:

@@ -23,6 +23,10 @@ class Desk(Protocol):
     seal: Seal
     lag: LagSource | None
 
+    def wait_s(self, key: str, now_ms: int) -> int:
+        """0 and one request of a key is counted, or how many seconds it has to wait."""
+        ...
+
     async def read(self, work: Callable[..., T], *args: Any) -> T:
         """The result of `work(context, *args)`, in a thread with a client of its own."""
         ...

@@ -1,6 +1,7 @@
 """The page of the flow: topics, agents, settling, ClickHouse; how far behind, what is wrong, the last hour."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from api import query
@@ -109,9 +110,19 @@ def curves(history: dict[str, Any] | None, now_ms: int) -> list[dict[str, Any]]:
     points = [(words.ms_of(p["at"]) or 0, p) for p in history["points"]]
     start = now_ms - _HOUR_MS
     drawn = [
-        charts.line([(at, _total(p.get(name))) for at, p in points], start, now_ms, unit) for name, _, unit in HISTORY
+        charts.line([(at, _total(p.get(name))) for at, p in points], start, now_ms, partial(_told, unit=unit))
+        for name, _, unit in HISTORY
     ]
-    return [{"title": title, "unit": unit, "line": line} for (_, title, unit), line in zip(HISTORY, drawn, strict=True)]
+    return [
+        {"title": title, "unit": unit, "line": line, "now": _told(line.last, unit), "top": _told(line.top, unit)}
+        for (_, title, unit), line in zip(HISTORY, drawn, strict=True)
+    ]
+
+
+def _told(value: float | None, unit: str) -> str:
+    if unit == "s":
+        return words.duration(None if value is None else 1000 * value)
+    return words.whole(value) if unit == "messages" else words.rate(value)
 
 
 def _total(value: Any) -> float | None:

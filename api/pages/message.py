@@ -15,6 +15,9 @@ _HEAD: Final = (
     "account_id", "subaccount_id", "profile_id", "connection_id", "provider", "country", "mcc", "mnc", "segments",
     "segments_delivered", "segments_failed", "encoding", "error_code", "vendor_error_code", "campaign_id", "tags",
 )  # fmt: skip
+# Of marks and of labels, in percent of the axis.
+_TOGETHER: Final = 4.0
+_LABEL: Final = 11.0
 _LETTERS_MAX: Final = "20"
 
 
@@ -78,7 +81,7 @@ def view(call: Call, record: dict[str, Any], versions: list[dict[str, Any]], dea
     return {
         "record": shown, "events": events, "axis": axis(record, events), "rule": rule(record, deadline),
         "versions": here, "other": next(iter(sorted(others)), ""),
-        "facts": [(name, shown[name]) for name in _HEAD if shown[name] not in ("", [], {})],
+        "facts": [(name, shown[name]) for name in _HEAD if shown[name] not in ("", [], {}, 0)],
         "columns": [(c.name, shown[c.name]) for c in PUBLIC if not c.name.startswith("timeline.")],
         "delay_ms": _between(record["occurred_at"], record["final_at"]),
         "curl": copies.as_curl(
@@ -113,7 +116,7 @@ def _winner(record: dict[str, Any]) -> int | None:
 def axis(record: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Where events, settling and amending lie on a logarithmic axis from the first event on."""
     if not events:
-        return {"marks": [], "ticks": []}
+        return {"marks": [], "ticks": [], "base": 38}
     start = events[0]["ms"]
     marks = [
         {"after": e["after_ms"], "label": e["state"], "kind": kind_of(e["state"]), "row": n, "at": e["occurred_at"]}
@@ -126,7 +129,21 @@ def axis(record: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[str, 
     longest = max(mark["after"] for mark in marks)
     scale = charts.life_scale(longest)
     placed = [mark | {"x": charts.life_at(mark["after"], scale)} for mark in marks]
-    return {"marks": _levelled(sorted(placed, key=lambda m: m["x"])), "ticks": charts.life_ticks(longest)}
+    marks = _levelled(_joined(sorted(placed, key=lambda mark: mark["x"])))
+    base = 38 + 20 * max(mark["level"] for mark in marks)
+    return {"marks": marks, "ticks": charts.life_ticks(longest), "base": base}
+
+
+def _joined(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Marks of one name that lie together share a label."""
+    told: list[dict[str, Any]] = []
+    for mark in marks:
+        last = told[-1] if told else None
+        if last and last["label"] == mark["label"] and mark["x"] - last["x"] < _TOGETHER:
+            last["also"].append(mark["x"])
+        else:
+            told.append(mark | {"also": []})
+    return told
 
 
 def _levelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -134,7 +151,7 @@ def _levelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ends = [-100.0] * 4
     for mark in marks:
         level = next((n for n, end in enumerate(ends) if mark["x"] > end), len(ends) - 1)
-        ends[level] = mark["x"] + 11
+        ends[level] = mark["x"] + _LABEL
         mark["level"] = level
     return marks
 

@@ -40,6 +40,7 @@ async def answer(page: Page, call: Call, desk: Desk) -> Answer:
             if caller is None:
                 return _to_the_door(call)
             call = call._replace(caller=caller)
+            _refuse_too_many(call, desk)
             if page.operator_only:
                 door.refuse_unless_operator(call)
         return await page.handler(call, desk)
@@ -51,6 +52,12 @@ async def answer(page: Page, call: Call, desk: Desk) -> Answer:
     except Exception:
         log.exception("%s %s failed", page.method, page.path)
         return html.face(Refusal(500, "the page could not be made; the log says why"), call)
+
+
+def _refuse_too_many(call: Call, desk: Desk) -> None:
+    wait_s = 0 if call.caller.is_operator else desk.wait_s(call.caller.key, call.now_ms)
+    if wait_s:
+        raise Refusal(429, "too many requests a second with one key", headers={"Retry-After": str(wait_s)})
 
 
 def _to_the_door(call: Call) -> Answer:

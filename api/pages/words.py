@@ -86,6 +86,11 @@ def clock(at: str | None) -> str:
     return UNKNOWN if ms_of(at) is None or at is None else at[11:19]
 
 
+def day(at: str | None) -> str:
+    """`2026-01-05`, UTC."""
+    return UNKNOWN if ms_of(at) is None or at is None else at[:10]
+
+
 def day_clock(at: str | None) -> str:
     """`2026-01-05 14:02:11`, UTC."""
     return UNKNOWN if ms_of(at) is None or at is None else f"{at[:10]} {at[11:19]}"
@@ -106,7 +111,15 @@ def plural(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def sentence(text: str) -> str:
+    """What an error or a reason says, as a sentence; names keep their first letter."""
+    first = text.split(" ", 1)[0]
+    head = text[:1].upper() + text[1:] if first.isalpha() else text
+    return head if head.endswith((".", "!", "?")) or not head else f"{head}."
+
+
 FILTERS: Final[dict[str, Any]] = {
     "whole": whole, "compact": compact, "rate": rate, "share": share, "duration": duration, "ago": ago, "clock": clock,
-    "day_clock": day_clock, "exact": exact, "money": money, "plural": plural,
+    "day": day,
+    "day_clock": day_clock, "exact": exact, "money": money, "plural": plural, "sentence": sentence,
 }  # fmt: skip

@@ -120,6 +120,11 @@ def _keep(data_dir: Path, operator: Operator) -> None:
         file.write(msgspec.json.encode(operator))
 
 
+def operator_file(data_dir: Path) -> Path:
+    """Where the operator's credential lies while this runs."""
+    return data_dir / _OPERATOR_FILE
+
+
 def running_operator(data_dir: Path) -> Operator | None:
     """The credential of the `mdr up` that runs on this data directory, if one left it there."""
     try:
