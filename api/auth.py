@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from api import query
 from api.query import Client, Scope
 from api.where import Binder
+from schemas.times import parse_rfc3339
 
 READ: Final = "sms.read"
 MANAGE: Final = "sms.manage"
@@ -129,7 +130,7 @@ def _caller(client: Client, row: Mapping[str, Any]) -> Caller:
 def _credential(client: Client, key: str) -> dict[str, Any] | None:
     b = Binder()
     sql = (
-        "SELECT key, account_id, secret_hash, scopes FROM mdr.credentials FINAL"
+        "SELECT key, account_id, secret_hash, scopes, created_at FROM mdr.credentials FINAL"
         f" WHERE key = {b.bind(key, 'String')} AND revoked = 0"
     )
     rows = query.select(client, sql, b)
@@ -210,7 +211,11 @@ def add_credential(
         raise AccessError(f"the key {key} is taken, or was once")
     add_account(client, account_id, parent_id)
     secret = secrets.token_urlsafe(32)
-    _write_credential(client, key, account_id, _hash(secret), scopes or (READ,), revoked=0)
+    values = {
+        "key": (key, "String"), "account_id": (account_id, "String"), "secret_hash": (_hash(secret), "String"),
+        "scopes": (list(scopes or (READ,)), "Array(String)"), "version": (1, "UInt64"),
+    }  # fmt: skip
+    query.write(client, "credentials", values)
     return Issued(key, secret, f"{key}.{secret}")
 
 
@@ -230,15 +235,9 @@ def revoke(client: Client, key: str) -> bool:
     row = _credential(client, key)
     if row is None:
         return False
-    _write_credential(client, key, row["account_id"], "", row["scopes"], revoked=1)
-    return True
-
-
-def _write_credential(
-    client: Client, key: str, account_id: str, hash_: str, scopes: Sequence[str], *, revoked: int
-) -> None:
     values = {
-        "key": (key, "String"), "account_id": (account_id, "String"), "secret_hash": (hash_, "String"),
-        "scopes": (list(scopes), "Array(String)"), "revoked": (revoked, "UInt8"), "version": (1 + revoked, "UInt64"),
+        "key": (key, "String"), "account_id": (row["account_id"], "String"), "scopes": (row["scopes"], "Array(String)"),
+        "revoked": (1, "UInt8"), "version": (2, "UInt64"),
     }  # fmt: skip
-    query.write(client, "credentials", values)
+    query.write(client, "credentials", values, {"created_at": parse_rfc3339(row["created_at"]) or 0})
+    return True

@@ -6,17 +6,18 @@ from typing import Final, NoReturn
 
 import click
 
+from api.auth import AccessError
 from api.client import ClientError
 from api.http import Refusal
 from api.query import QueryError
 from streams import broker, demo, kafka, running, settings
 from streams.agents import WorkerStuck
-from streams.cli import ask, feed, lag, run
+from streams.cli import ask, credentials, feed, lag, run
 from streams.cli.common import DISTRIBUTION, cli
 from streams.store import StoreError, Unavailable
 from streams.transport import TransportMoved
 
-__all__ = ["ask", "cli", "feed", "lag", "main", "run"]
+__all__ = ["ask", "cli", "credentials", "feed", "lag", "main", "run"]
 
 _OURS: Final = ("api", "schemas", "streams")
 
@@ -28,6 +29,7 @@ class PackageClash(Exception):
 _TOLD: Final = (
     settings.SettingsError, broker.BrokerError, kafka.KafkaUnavailable, kafka.TopicsWrong, running.NoBroker, StoreError,
     WorkerStuck, Unavailable, TransportMoved, demo.DemoFailed, PackageClash, ClientError, QueryError, Refusal,
+    AccessError,
 )  # fmt: skip
 
 

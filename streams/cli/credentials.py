@@ -1,0 +1,158 @@
+"""`mdr credentials`: accounts, their tree and their keys, in the `mdr up` that runs or in the store itself."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import click
+
+from api import auth
+from api.client import ClientError, HttpClient
+from streams import settings
+from streams.cli import serving
+from streams.cli.common import cli, err, json_option, print_json, print_table
+from streams.settings import Settings
+from streams.store import Store
+
+_PATH = "/mdr/credentials"
+
+
+class Keys(Protocol):
+    """Where keys are kept; the answers are those of `/mdr/credentials`."""
+
+    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
+        """A new key with its secret."""
+        ...
+
+    def every(self) -> list[dict[str, Any]]:
+        """Every key without its secret."""
+        ...
+
+    def revoke(self, key: str) -> bool:
+        """Ends a key; False when there is no such live one."""
+        ...
+
+
+class _Served:
+    """The keys of a running `mdr up` or `mdr api`."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
+        body = {"account_id": account, "parent_id": parent, "key": key, "scopes": list(scopes)}
+        return self._client.send("POST", _PATH, body=body)
+
+    def every(self) -> list[dict[str, Any]]:
+        return list(self._client.get(_PATH)["credentials"])
+
+    def revoke(self, key: str) -> bool:
+        try:
+            self._client.send("DELETE", f"{_PATH}/{quote(key, safe='')}")
+        except ClientError as e:
+            if e.status == 404:
+                return False
+            raise
+        return True
+
+
+class _Stored:
+    """The keys in the store, which nobody else has open."""
+
+    def __init__(self, store: Store) -> None:
+        self._client = store.client
+
+    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
+        issued = auth.add_credential(self._client, account, parent, key, scopes)
+        return {"account_id": account, "scopes": list(scopes), **issued._asdict()}
+
+    def every(self) -> list[dict[str, Any]]:
+        return auth.list_credentials(self._client)
+
+    def revoke(self, key: str) -> bool:
+        return auth.revoke(self._client, key)
+
+
+@contextlib.contextmanager
+def _keys(wanted: Settings) -> Iterator[Keys]:
+    client = _answering(wanted)
+    if client is not None:
+        yield _Served(client)
+        return
+    if wanted.is_embedded:
+        wanted.chdb_path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Store(wanted.clickhouse_url)) as store:
+        store.migrate(wanted.retention_days, wanted.body_retention_days)
+        yield _Stored(store)
+
+
+def _answering(wanted: Settings) -> HttpClient | None:
+    """A client of the process that serves this data directory, unless it is gone and only its trace is left."""
+    operator = serving.running_operator(wanted.data_dir)
+    if operator is None:
+        return None
+    client = HttpClient(operator.url, operator.key, operator.secret)
+    try:
+        client.get("/livez")
+    except ClientError as e:
+        return client if e.status else None
+    return client
+
+
+@cli.group()
+def credentials() -> None:
+    """Who may read: accounts, the accounts below them, and their keys."""
+
+
+@credentials.command("add")
+@click.argument("account")
+@click.option("--parent", default="", help="The account that this one is below.")
+@click.option("--key", help="1 to 64 letters, digits, - and _; made up by default. Plivo's clients want MA and 18 more.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(auth.SCOPES), default=(auth.READ,), show_default=True,
+    help="What the key may do; may be given several times. sms.read_descendant adds the accounts below.",
+)  # fmt: skip
+@json_option
+def add_command(account: str, parent: str, key: str | None, scopes: tuple[str, ...], as_json: bool) -> None:
+    """Make a key for ACCOUNT, and the account when there is none. The secret is printed this once."""
+    with _keys(settings.load()) as keys:
+        made = keys.add(account, parent, key, scopes)
+    if as_json:
+        print_json(made)
+        return
+    width = max(map(len, ("account", "key", "secret", "bearer")))
+    for name, shown in (("account", "account_id"), ("key", "key"), ("secret", "secret"), ("bearer", "bearer")):
+        click.echo(f"{name:<{width}}  {made[shown]}")
+    err.print("The secret is not kept: this is the only time it is shown.", highlight=False)
+
+
+@credentials.command("list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """Every key, live or revoked; no secrets."""
+    with _keys(settings.load()) as keys:
+        found = keys.every()
+    if as_json:
+        for line in found:
+            print_json(line)
+        return
+    columns = ("account", "parent", "key", "scopes", "created", "revoked")
+    print_table(columns, (
+        (r["account_id"], r["parent_id"], r["key"], " ".join(r["scopes"]), r["created_at"], "yes" if r["revoked"] else "")
+        for r in found
+    ))  # fmt: skip
+
+
+@credentials.command("revoke")
+@click.argument("key")
+@json_option
+def revoke_command(key: str, as_json: bool) -> None:
+    """End KEY at once, in every process; it can never be made again."""
+    with _keys(settings.load()) as keys:
+        if not keys.revoke(key):
+            raise auth.AccessError(f"there is no live key {key}")
+    if as_json:
+        print_json({"key": key, "revoked": True})
+    else:
+        click.echo(f"{key} is revoked")
