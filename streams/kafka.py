@@ -105,6 +105,13 @@ async def reading(settings: Settings) -> AsyncIterator[tuple[AIOKafkaConsumer, d
         yield consumer, counts
 
 
+async def committed(settings: Settings) -> dict[TopicPartition, int]:
+    """The offsets that the workers' group has committed."""
+    async with _started(AIOKafkaAdminClient(**client_options(settings)), settings) as admin:
+        found = await admin.list_consumer_group_offsets(settings.group)
+    return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
+
+
 async def create_topics(settings: Settings) -> list[str]:
     """Creates what is missing of our topics; returns the names created, and raises `TopicsWrong` for uneven counts."""
     async with _started(AIOKafkaAdminClient(**client_options(settings)), settings) as admin:

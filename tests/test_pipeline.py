@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from schemas.events import TOPICS
-from streams import demo, kafka, simulate
+from streams import checking, demo, kafka, letters, simulate
 from streams.agents import Worker, clock_ms
 from streams.produce import Outlet, read_lines, send_simulated
 from streams.settings import Settings
-from streams.store import StoreError
+from streams.store import Store, StoreError
 from tests import pipeline
+from tests.api_support import LogEntry
 
 EXAMPLES = Path(__file__).parent.parent / "schemas" / "examples"
 
@@ -56,6 +57,28 @@ async def _run_simulated(settings: Settings, restart: bool) -> None:
     _compare(told, letters, pipeline.judge(await pipeline.read_log(settings), clock_ms(), window_ms), settings)
     assert sum(c.events for c in counts) >= len(produced)
     assert all(c.events == c.merged + c.duplicates + c.dead_letters for c in counts)
+    await _check(settings, is_exact=not restart)
+
+
+async def _check(settings: Settings, is_exact: bool) -> None:
+    """Nothing is wrong with a whole run, to the last event; a dead letter nobody counted and a lost record are told."""
+    store = Store(settings.clickhouse_url)
+    verdict = await checking.run(settings, store, clock_ms, lambda *_: None)
+    assert (verdict["ok"], verdict["findings"]) == (True, [])
+    if is_exact:
+        assert all(row["read"] == row["events"] and not row["difference"] for row in verdict["partitions"])
+        assert not verdict["notes"]
+    topic = settings.topic_prefix + "sends"
+    async with kafka.producing(settings) as client:
+        strange = letters.entry_letter(topic, 1, LogEntry(0, 1, b"k", b"v"), "invalid_json", "")
+        await client.send_and_wait(settings.topic_prefix + kafka.DEAD_LETTERS, **strange)
+    store.command(
+        "ALTER TABLE mdrs DELETE WHERE message_id = (SELECT min(message_id) FROM mdrs) SETTINGS mutations_sync = 2", {}
+    )
+    damaged = await checking.run(settings, store, clock_ms, lambda *_: None)
+    store.close()
+    assert sorted(finding["kind"] for finding in damaged["findings"]) == ["dead_letters", "lost"]
+    assert damaged["tries"] == 2
 
 
 def _compare(told: dict[str, Any], letters: dict[Any, dict[str, str]], wanted: Any, settings: Settings) -> None:
