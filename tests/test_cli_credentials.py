@@ -28,7 +28,8 @@ def environ(home: Path, **more: str) -> dict[str, str]:
     return inherited | {"MDR_DATA_DIR": str(home), "PYTHONPATH": str(ROOT)} | more
 
 
-def mdr(home: Path, *arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def mdr(home: Path, *arguments: str, code: int = 0, store: str = "") -> subprocess.CompletedProcess[str]:
+    more = {"MDR_CLICKHOUSE_URL": store} if store else {}
     done = subprocess.run(
         [*MDR, *arguments], env=environ(home, **more), capture_output=True, text=True, timeout=120, check=False
     )
@@ -42,13 +43,14 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def api(home: Path, **more: str) -> Iterator[str]:
+def api(home: Path, store: str = "") -> Iterator[str]:
     """`mdr api` on a free port; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([*MDR, "api"], env=environ(home, MDR_HTTP=f"127.0.0.1:{port}", **more))
+    more = {"MDR_HTTP": f"127.0.0.1:{port}"} | ({"MDR_CLICKHOUSE_URL": store} if store else {})
+    process = subprocess.Popen([*MDR, "api"], env=environ(home, **more))
     try:
         end = time.monotonic() + 60
         while status(url, "/livez") != 200:
@@ -136,11 +138,9 @@ def test_the_trace_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_a_revoked_key_is_refused_by_every_process(tmp_path: Path) -> None:
     """Two API processes upon one server: what is revoked through one, the other refuses from the next request on."""
-    with serve(tmp_path) as server:
-        shared = {"MDR_CLICKHOUSE_URL": server.url}
-        with api(tmp_path / "a", **shared) as one, api(tmp_path / "b", **shared) as two:
-            made = lines(mdr(tmp_path / "a", "credentials", "add", "acme", "--json", **shared))[0]
-            header = {"Authorization": basic(made)}
-            assert [status(url, "/mdr/records", **header) for url in (one, two)] == [200, 200]
-            mdr(tmp_path / "b", "credentials", "revoke", made["key"], **shared)
-            assert [status(url, "/mdr/records", **header) for url in (one, two)] == [401, 401]
+    with serve(tmp_path) as server, api(tmp_path / "a", server.url) as one, api(tmp_path / "b", server.url) as two:
+        made = lines(mdr(tmp_path / "a", "credentials", "add", "acme", "--json", store=server.url))[0]
+        header = {"Authorization": basic(made)}
+        assert [status(url, "/mdr/records", **header) for url in (one, two)] == [200, 200]
+        mdr(tmp_path / "b", "credentials", "revoke", made["key"], store=server.url)
+        assert [status(url, "/mdr/records", **header) for url in (one, two)] == [401, 401]

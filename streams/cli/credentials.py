@@ -108,7 +108,7 @@ def credentials() -> None:
 @credentials.command("add")
 @click.argument("account")
 @click.option("--parent", default="", help="The account that this one is below.")
-@click.option("--key", help="1 to 64 letters, digits, - and _; made up by default. Plivo's clients want MA and 18 more.")
+@click.option("--key", help="1 to 64 letters, digits, - and _; made up by default. Plivo wants MA and 18 more.")
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(auth.SCOPES), default=(auth.READ,), show_default=True,
     help="What the key may do; may be given several times. sms.read_descendant adds the accounts below.",
@@ -137,11 +137,12 @@ def list_command(as_json: bool) -> None:
         for line in found:
             print_json(line)
         return
-    columns = ("account", "parent", "key", "scopes", "created", "revoked")
-    print_table(columns, (
-        (r["account_id"], r["parent_id"], r["key"], " ".join(r["scopes"]), r["created_at"], "yes" if r["revoked"] else "")
-        for r in found
-    ))  # fmt: skip
+    print_table(("account", "parent", "key", "scopes", "created", "revoked"), map(_cells, found))
+
+
+def _cells(line: dict[str, Any]) -> tuple[str, ...]:
+    scopes, revoked = " ".join(line["scopes"]), "yes" if line["revoked"] else ""
+    return line["account_id"], line["parent_id"], line["key"], scopes, line["created_at"], revoked
 
 
 @credentials.command("revoke")
