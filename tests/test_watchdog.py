@@ -1,0 +1,89 @@
+"""The watchdog: when a worker that reads nothing is ended, and when it is not."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams import kafka
+from streams.agents import Worker, WorkerStuck, clock_ms
+from streams.settings import Settings
+from streams.watchdog import STUCK_MS_MAX, Watchdog
+from tests import pipeline
+
+LATE_MS = STUCK_MS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    ("at", "behind", "held_up", "stuck"),
+    [
+        (7, True, False, True),
+        (8, True, False, False),
+        (7, False, False, False),
+        (7, True, True, False),
+    ],
+    ids=["nothing is read", "something was read", "there is nothing to read", "the store is away"],
+)
+def test_when_a_worker_is_stuck(at: int, behind: bool, held_up: bool, stuck: bool) -> None:
+    """The log moves, we do not, and nothing holds us up that will pass; for two minutes."""
+    dog = Watchdog(0)
+    assert not dog.is_stuck(7, is_behind=True, is_held_up=False, now_ms=10)
+    assert not dog.is_stuck(7, is_behind=True, is_held_up=False, now_ms=10 + STUCK_MS_MAX)
+    assert dog.is_stuck(at, is_behind=behind, is_held_up=held_up, now_ms=10 + LATE_MS) is stuck
+
+
+def test_time_that_was_held_up_does_not_count() -> None:
+    """After an outage of hours there are two minutes again."""
+    dog = Watchdog(0)
+    assert not dog.is_stuck(1, is_behind=True, is_held_up=True, now_ms=9 * LATE_MS)
+    assert not dog.is_stuck(1, is_behind=True, is_held_up=False, now_ms=9 * LATE_MS + STUCK_MS_MAX)
+    assert dog.is_stuck(1, is_behind=True, is_held_up=False, now_ms=10 * LATE_MS)
+
+
+async def _run(settings: Settings, harm: Any) -> BaseException | None:
+    """A worker that has read something, then is harmed; what it ends with once the clock says two minutes more."""
+    passed_ms = 0
+    await kafka.create_topics(settings)
+    worker = Worker(settings, await kafka.check_topics(settings), clock=lambda: clock_ms() + passed_ms)
+    await worker.start()
+    assert worker.failed is not None
+    try:
+        await pipeline.until(lambda: bool(worker.flow.partitions), worker)
+        harm(worker)
+        await asyncio.sleep(2)  # the fetch that was under way brings what it finds
+        async with kafka.producing(settings) as client:
+            await client.send_and_wait(settings.topic_prefix + "sends", b"{}", partition=0)
+        await asyncio.sleep(1.5)
+        passed_ms = LATE_MS
+        await asyncio.wait([worker.failed], timeout=10)
+        return worker.failed.exception() if worker.failed.done() else None
+    finally:
+        await worker.stop()
+
+
+def _hang(worker: Worker) -> None:
+    async def nothing(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    worker.app.consumer._getmany = nothing
+
+
+def _hush(worker: Worker) -> None:
+    async def nothing() -> Any:
+        await asyncio.Event().wait()
+
+    _hang(worker)
+    worker.app.consumer.ends = nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "stuck"),
+    [("hangs.", _hang, True), ("hushed.", _hush, True), ("well.", lambda worker: None, False)],
+    ids=["the consumer reads no more", "the consumer answers no more", "all is well"],
+)
+def test_a_consumer_that_hangs_ends_the_worker(kafka_at: str, tmp_path: Path, name: str, harm: Any, stuck: bool) -> None:
+    """The process ends with its reason, for a supervisor to start it anew; a worker that reads goes on."""
+    error = asyncio.run(_run(pipeline.make_settings(kafka_at, tmp_path, name), harm))
+    assert isinstance(error, WorkerStuck) if stuck else error is None
+    assert not stuck or "nothing was read for 120 s" in str(error)
