@@ -10,7 +10,13 @@ from importlib.metadata import version
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from schemas.events import REASONS, TOPICS
@@ -30,6 +36,8 @@ _TYPE, _DIRECTION, _AMENDMENTS, _OCCURRED, _FINAL = map(
     _NAMES.index, ("record_type", "direction", "amendments", "occurred_at", "final_at")
 )
 T = TypeVar("T")
+# When each series began would be as many series again.
+disable_created_metrics()
 
 
 class Tally:

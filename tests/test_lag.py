@@ -218,7 +218,7 @@ def test_the_owner_is_the_member_of_the_group(kafka_at: str, tmp_path: Path) -> 
         consumer = AIOKafkaConsumer(*names, **options, group_id=settings.group, enable_auto_commit=False)
         await consumer.start()
         while not consumer.assignment():
-            await asyncio.sleep(0.05)
+            await consumer.getmany(timeout_ms=100)
         try:
             return await _read(settings)
         finally:
