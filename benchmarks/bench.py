@@ -22,7 +22,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer
 
 from schemas.events import TOPICS
-from streams import broker, kafka, settings, simulate
+from streams import broker, kafka, running, settings, simulate
 from streams.agents import Worker, clock_ms
 from streams.demo import compare, read_all
 from streams.produce import Outlet, send_simulated
@@ -83,8 +83,11 @@ async def raw(ready: Settings, events: int) -> dict[str, Any]:
 
 async def ours(ready: Settings, events: int) -> dict[str, Any]:
     """The worker: three topics joined, settled, inserted, acknowledged, offsets committed."""
-    worker = Worker(ready, await kafka.check_topics(ready), group=f"bench-{os.getpid()}")
-    await worker.start()
+    async with running.working(ready, f"bench-{os.getpid()}") as worker:
+        return await _until_all_is_written(worker, ready, events)
+
+
+async def _until_all_is_written(worker: Worker, ready: Settings, events: int) -> dict[str, Any]:
     began = cpu_began = 0.0
     open_peak = 0
     while True:
@@ -107,7 +110,6 @@ async def ours(ready: Settings, events: int) -> dict[str, Any]:
     seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu_began
     found = read_all(worker.store) if os.environ.get("CHECK") else None
     out: dict[str, Any] = {"events": events, "seconds": seconds, "busy_s": round(cpu_s, 2), "open_peak": open_peak}
-    await worker.stop()
     if found is not None:
         print(json.dumps(out), file=sys.stderr)
         wrong = compare(found["records"], simulate.expected(simulate.events(_stored_plan(ready))))

@@ -34,13 +34,11 @@ _WORKED_OUT: Final = (
     "vendor_error_code", "rate_nanos", "carrier_fee_nanos", "amount_nanos", "sent_at", "final_at", *_TIMELINE,
     "version", "facts",
 )  # fmt: skip
-# What a message says itself.
-_SAID: Final = tuple(
-    (name, attrgetter("occurred_ms" if name == "occurred_at" else name))
-    for name in Record.__struct_fields__
-    if name not in (*_WORKED_OUT, "attributes") and (name in Message.__struct_fields__)
-)
+# What a message says itself. All of it at once: going through the messages column by column costs three times more.
+_SAID: Final = tuple(n for n in Message.__struct_fields__ if n in Record.__struct_fields__ and n not in _WORKED_OUT)
+_say = attrgetter(*("occurred_ms" if name == "occurred_at" else name for name in _SAID))
 _extras = attrgetter(*EXTRAS)
+_NO_EXTRAS: Final = ("",) * len(EXTRAS)
 _own = attrgetter("provider", "mcc", "mnc", "rate", "carrier_fee")
 _step = attrgetter("event_id", "state", "occurred_ms", "segment", "error_code", "source")
 
@@ -93,11 +91,10 @@ def _inbound_columns(receives: Sequence[Receive], settled_ms: int, shards: Seque
 
 
 def _in_order(messages: Sequence[Message], shards: Sequence[int], worked_out: Any, **more: Sequence[Any]) -> Columns:
-    by_name: dict[str, Sequence[Any]] = dict(zip(_WORKED_OUT, zip(*worked_out, strict=True), strict=False))
-    by_name |= {name: list(map(get, messages)) for name, get in _SAID}
-    by_name |= more
-    by_name["attributes"] = [m.attributes or _NO_ATTRIBUTES for m in messages]
-    by_name["shard"] = shards
+    by_name: dict[str, Sequence[Any]] = dict(zip(_WORKED_OUT, columns_of(list(worked_out)), strict=False))
+    by_name |= zip(_SAID, columns_of(list(map(_say, messages))), strict=False)
+    by_name |= more | {"shard": shards}
+    by_name["attributes"] = [attributes or _NO_ATTRIBUTES for attributes in by_name.get("attributes", ())]
     return [by_name.get(name, ()) for name in Record.__struct_fields__]
 
 
@@ -107,25 +104,26 @@ def _outbound(life: Life, send: Send) -> tuple[Any, ...]:
     ordered = _by_time(receipts)
     state = strongest[0].state if strongest else QUEUED
     rank = RANK[state]
-    own = _own(send)
+    own = provider, mcc, mnc, rate, fee = _own(send)
+    error_code = vendor_error_code = facts = ""
     extras = [_extras(r) for r in ordered]
-    if any(map(any, extras)):
+    if extras.count(_NO_EXTRAS) < len(extras):
         vendor_error_code, provider, mcc, mnc, rate, fee = _carried(strongest, state, own)
         facts = _encode([own, extras]).decode()
-    else:
-        provider, mcc, mnc, rate, fee = own
-        vendor_error_code = facts = ""
+    sent_at = final_at = None
+    for r in strongest:
+        if r.error_code and not error_code and r.state == state:
+            error_code = r.error_code
+        if sent_at is None and r.state == SENT:
+            sent_at = r.occurred_ms
     delivered = failed = 0
-    final_at = None
     if rank >= FINAL_RANK:
         final_at = strongest[0].occurred_ms
         delivered, failed = _parts(strongest, send.segments)
     rate_nanos, fee_nanos = parse_nanos(rate) or 0, parse_nanos(fee) or 0
     return (
-        _OUTBOUND_TYPE.get(state, "incomplete"), state, delivered, failed, mcc, mnc, provider,
-        next((r.error_code for r in strongest if r.error_code and r.state == state), ""), vendor_error_code,
-        rate_nanos, fee_nanos, (rate_nanos + fee_nanos) * send.segments,
-        next((r.occurred_ms for r in strongest if r.state == SENT), None), final_at,
+        _OUTBOUND_TYPE.get(state, "incomplete"), state, delivered, failed, mcc, mnc, provider, error_code,
+        vendor_error_code, rate_nanos, fee_nanos, (rate_nanos + fee_nanos) * send.segments, sent_at, final_at,
         *zip(*_steps(ordered, send), strict=True), ((rank + 1) << _VERSION_RANK_SHIFT) + 1 + len(receipts), facts,
     )  # fmt: skip
 
@@ -196,9 +194,12 @@ def _parts(strongest: Receipts, segments: int) -> tuple[int, int]:
 
 
 def _steps(ordered: Receipts, send: Send) -> list[tuple[Any, ...]]:
+    queued = (send.event_id, QUEUED, send.occurred_ms, 0, "", send.source)
+    if not ordered or send.occurred_ms < ordered[0].occurred_ms:
+        return [queued, *map(_step, ordered)]
     steps = [_step(r) for r in ordered]
     at = 0
     while at < len(steps) and (steps[at][2], RANK[steps[at][1]], steps[at][0]) < (send.occurred_ms, 0, send.event_id):
         at += 1
-    steps.insert(at, (send.event_id, QUEUED, send.occurred_ms, 0, "", send.source))
+    steps.insert(at, queued)
     return steps

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from streams.agents import Worker
 from streams.settings import Settings
 
 Say = Callable[[str], None]
+_COLLECT_AFTER = 100_000
 
 
 class NoBroker(Exception):
@@ -42,11 +44,14 @@ def with_own_broker(settings: Settings, say: Say) -> Settings:
 
 
 @asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[Worker]:
-    """A worker that consumes, stopped in order at the end."""
+async def working(settings: Settings, group: str = "") -> AsyncIterator[Worker]:
+    """A worker that consumes, in the settings' group unless another is named; stopped in order at the end."""
     await kafka.create_topics(settings)
-    worker = Worker(settings, await kafka.check_topics(settings))
+    worker = Worker(settings, await kafka.check_topics(settings), group=group)
     await worker.start()
+    # What is alive now stays, and batches make hundreds of thousands of tuples, none of them in a cycle.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)
     try:
         yield worker
     finally:

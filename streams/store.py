@@ -6,11 +6,14 @@ rows are halved until the bad one is alone.
 
 import contextlib
 import re
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
 from itertools import accumulate, chain
+from types import ModuleType
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
@@ -62,6 +65,23 @@ class Unstorable(NamedTuple):
     row: tuple[object, ...]
     detail: str
     sources: tuple[str, ...] = ()
+
+
+def _keep_pandas_out() -> None:
+    """Arrow looks for pandas at its first array, which takes a second and 60 MB; once it found none it never asks."""
+    if "pandas" in sys.modules:
+        return
+    too_old = ModuleType("pandas")
+    too_old.__version__ = "0"  # type: ignore[attr-defined]
+    sys.modules["pandas"] = too_old
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            pa.array([""])
+    finally:
+        del sys.modules["pandas"]
+
+
+_keep_pandas_out()
 
 
 def connect(url: str) -> Client:
