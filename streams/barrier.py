@@ -175,9 +175,11 @@ class Barrier:
         letters = [letter for cut in cuts for letter in cut.dead]
         if letters:
             await self._retry("dead letters", lambda: self._kafka.bury(letters))
-        bad = await self._in_thread("records", self._write_records, [c.rows for c in cuts], now_ms)
-        for cut in cuts:
-            bad += await self._in_thread("orphans", self._store.write_orphans, cut.rows.shard, cut.rows.orphans)
+        bad: list[Unstorable] = []
+        if any(cut.rows.settled or cut.rows.inbound for cut in cuts):
+            bad += await self._in_thread("records", self._write_records, [c.rows for c in cuts], now_ms)
+        for rows in (cut.rows for cut in cuts if cut.rows.orphans):
+            bad += await self._in_thread("orphans", self._store.write_orphans, rows.shard, rows.orphans)
         await self._bury(bad)
 
     async def _bury(self, bad: list[Unstorable]) -> None:
@@ -185,8 +187,7 @@ class Barrier:
             await self._retry("dead letters", lambda: self._kafka.bury_unstorable(bad))
 
     def _write_records(self, taken: list[Rows], now_ms: int) -> list[Unstorable]:
-        records = fold.records(taken, now_ms)
-        return self._store.write_records(records) if records[0] else []
+        return self._store.write_records(fold.records(taken, now_ms))
 
     async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
         rows: list[OpenRow] = []
@@ -195,9 +196,9 @@ class Barrier:
         for partition, snapshot in snapshots:
             rows += snapshot.rows
             marks.append(_checkpoint(partition.shard, self._partitions, snapshot, self.base | offsets, now_ms))
-        bad = await self._in_thread("open messages", self._store.write_open, rows)
+        bad = await self._in_thread("open messages", self._store.write_open, rows) if rows else []
         await self._bury(bad)
-        for partition, snapshot in snapshots:
+        for partition, snapshot in ((p, s) for p, s in snapshots if s.adopted):
             # Only now do other rows hold what was adopted.
             adopted = [(receipt, now_ms) for receipt in snapshot.adopted]
             await self._in_thread("orphans", self._store.drop_orphans, partition.shard, adopted)

@@ -59,7 +59,9 @@ class Lives:
         self._orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._flushing_orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._adopted: list[Receipt] = []
+        # Messages the store is being asked about, and those of them that were written meanwhile: the answer lacks them.
         self._held: set[str] = set()
+        self._outlived: dict[str, Life] = {}
         self._asking: set[str] = set()
         self._taken_ms = self._settled_from_ms = now_ms
 
@@ -166,6 +168,7 @@ class Lives:
         since_ms = self._settled_from_ms
         self._recent["outbound"].add(self.flushing, since_ms, now_ms, self.marks["sends"])
         self._recent["inbound"].add(self.flushing_inbound, since_ms, now_ms, self.marks["receives"])
+        self._outlived |= {mid: self.flushing[mid] for mid in self._held if mid in self.flushing}
         self.flushing, self.flushing_inbound, self._flushing_orphans = {}, {}, {}
 
     def snapshot(self, now_ms: int) -> Snapshot:

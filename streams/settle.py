@@ -178,13 +178,16 @@ class Partition(Lives):
             if life is not None and life.send is not None:
                 self._repeated(life.send, send, entry, "sends")
                 self._merge_into(mid, life, orphans, now_ms)
-            elif "outbound" in known.records:
-                stored = join.restore(known.records["outbound"])
+            elif (stored := self._stored(mid, known)) is not None:
                 assert stored.send is not None
                 self._repeated(stored.send, send, entry, "sends")
                 self._merge_waiting(mid, life, stored, orphans, now_ms)
             else:
                 self._open(send, entry, self._adopt(mid, life, orphans) if orphans else life, now_ms)
+        self._outlived.clear()
+
+    def _stored(self, mid: str, known: Found) -> Life | None:
+        return join.restore(known.records["outbound"]) if "outbound" in known.records else self._outlived.get(mid)
 
     def resolve_receives(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held receives, in log order, now that the store was asked."""

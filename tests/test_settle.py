@@ -62,6 +62,12 @@ _GIVEN_UP: Final = [("wait", 6_000), ("ends",), ("tick",)]
 _OPEN: Final = [("arrive", 1), ("read", "sends", 1), ("arrive", 1)]
 # The partition is lost after the send was read and before it was saved.
 _LOST: Final = [("arrive", 1), ("read", "sends", 1), ("take_over",)]
+_OTHER_SEND: Final = Arrival("sends", event("sends", event_id="e2"), 0)
+# A send is looked up again, for it was an orphan's; before the answer is there the message has been written.
+_WRITTEN_SINCE: Final = [
+    *_WAITING, ("tick",), *_GIVEN_UP, ("write", False, [], None), ("arrive", 1), ("read", "sends", 1), ("arrive", 1),
+    ("begin", "sends", 1), ("answer", "sends"), ("write", False, [], None), ("finish", "sends"),
+]  # fmt: skip
 # It settles without the receipt that the next owner reads, and saves, before this one writes.
 _OUTRUN: Final = [
     *_LOST[:2], ("write", True, [], None), ("arrive", 1), ("read", "receipts", 1), *_GIVEN_UP, ("arrive", 1),
@@ -83,6 +89,7 @@ _SETTLED_SINCE: Final = [
 @example(History([_SEND, _SENT], [*_OPEN, ("write", True, [("read", "receipts", 1)], None)]))
 @example(History([_SENT, _SEND], [*_WAITING, ("tick",), *_GIVEN_UP, ("arrive", 1), ("read", "sends", 1)]))
 @example(History([_SENT], [*_WAITING, ("write", True, [("tick",)], None)]))
+@example(History([_DELIVERED, _SEND, _OTHER_SEND], _WRITTEN_SINCE))
 @example(History([_LATE_SEND], [("arrive", 1), ("begin", "sends", 1), ("write", True, [], None), ("crash",)]))
 def test_however_a_log_is_read_its_outcome_is_the_same(history: History) -> None:
     """Records, orphans and dead letters depend on the log alone, not on batches, ticks, writes, look-ups or crashes."""
