@@ -5,8 +5,14 @@ import os
 import sys
 import time
 from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import count
+from typing import Final
 
-from tests.simulation.run import run
+from tests.simulation.run import Result, run
+
+SPAN: Final = 20
+SUMS: Final = ("events", "records", "stops", "terms", "rebalances", "refused")
 
 
 def main() -> int:
@@ -16,31 +22,42 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--from", dest="first", type=int, default=1)
     options.add_argument("--until-wrong", action="store_true", help="end with the first seed that goes wrong")
+    options.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds that run side by side")
     told = options.parse_args()
     if told.seed is not None:
         result = run(told.seed, print)
         print("\n".join(result.wrong) or f"seed {told.seed}: all as it must be ({result.steps} steps)")
         return bool(result.wrong)
-    return _many(told.first, told.seconds, told.until_wrong)
+    return _many(told.first, told.seconds, told.until_wrong, told.jobs)
 
 
-def _many(first: int, seconds: float, until_wrong: bool) -> int:
-    began, seed, bad = time.monotonic(), first, 0
+def _many(first: int, seconds: float, until_wrong: bool, jobs: int) -> int:
+    began, seeds, bad = time.monotonic(), 0, 0
     kills, sums = Counter[str](), Counter[str]()
-    while time.monotonic() - began < seconds and not (bad and until_wrong):
-        result = run(seed)
-        kills += result.kills
-        for name in ("events", "records", "stops", "terms", "rebalances", "refused"):
-            sums[name] += getattr(result, name)
-        if result.wrong:
-            bad += 1
-            print(f"seed {seed}: {result.wrong[0]} ({len(result.wrong)} in all)")
-        seed += 1
+    with ProcessPoolExecutor(jobs) as pool:
+        spans = count(first, SPAN)
+        running = {pool.submit(_span, next(spans)) for _ in range(2 * jobs)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for result in (result for future in done for result in future.result()):
+                seeds += 1
+                kills += result.kills
+                sums.update({name: getattr(result, name) for name in SUMS})
+                if result.wrong:
+                    bad += 1
+                    print(f"seed {result.seed}: {result.wrong[0]} ({len(result.wrong)} in all)", flush=True)
+            if time.monotonic() - began < seconds and not (bad and until_wrong):
+                running |= {pool.submit(_span, next(spans)) for _ in done}
     took_s = time.monotonic() - began
-    print(f"{seed - first} seeds in {took_s:.0f} s, {bad} wrong; {sum(kills.values())} kills, {dict(sums)}")
-    for name, count in kills.most_common():
-        print(f"  killed {count:6} times: {name}")
+    told = f"{bad} wrong; {sum(kills.values())} kills, {dict(sums)}"
+    print(f"{seeds} seeds in {took_s:.0f} s, {seeds / took_s * 60:.0f} a minute, {told}")
+    for name, times in kills.most_common():
+        print(f"  killed {times:6} times: {name}")
     return bool(bad)
+
+
+def _span(first: int) -> list[Result]:
+    return [run(seed) for seed in range(first, first + SPAN)]
 
 
 if __name__ == "__main__":

@@ -205,7 +205,9 @@ class App:
         self.consumer.generation = generation
         assigned = [TopicPartition(PREFIX + topic, shard) for topic in TOPICS for shard in shards]
         self.at = {tp: self.broker.committed.get(tp, 0) for tp in assigned}
+        self.point("assignment: before")
         await self.on_assigned(self, assigned)
+        self.point("assignment: after")
         if generation == self.consumer_generation_id:
             self.assigned = assigned
 

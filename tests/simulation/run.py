@@ -86,7 +86,7 @@ class Run:
         self.workers: list[tuple[Process, SimWorker, App]] = []
         self.born = 0
         self.settings = msgspec.structs.replace(
-            SETTINGS, settling_window_ms=self.random.choice((1_000, 2_000, 4_000)),
+            SETTINGS, settling_window_ms=self.random.choice((700, 1_500, 3_000)),
             flush_interval_ms=self.random.choice((200, 700)), checkpoint_interval_ms=self.random.choice((300, 1_500)),
         )  # fmt: skip
         self.tell = tell
@@ -100,13 +100,15 @@ class Run:
     def point(self, process: Process, name: str) -> None:
         """A named point of a worker's dealings with the world: it may die here, or the store fail."""
         self.say(f"{process.name} {name}")
+        if name.startswith(("recovery", "lookup")) and self.random.random() < 0.2:
+            self.world.hasten(100)
         if self.calm:
             return
         if process.alive and self.random.random() < self.deadly:
             self.result.kills[name] += 1
             self.died(process, name)
             raise Killed
-        if name.startswith(("before commit", "after commit", "revocation")) or "letter" in name:
+        if name.startswith(("before commit", "after commit", "revocation", "assignment")) or "letter" in name:
             return
         if self.world.now_ms < self.failing_until_ms or self.random.random() < self.shaky:
             raise Unavailable(f"{name}: not now")
@@ -217,7 +219,7 @@ class Run:
 
     def go(self) -> Result:
         """Runs the seed to its end and compares."""
-        span_ms = self.random.choice((4_000, 12_000))
+        span_ms = self.random.choice((3_000, 8_000))
         traffic = Traffic(
             self.random, self.shards, self.settings.settling_window_ms, START_MS, span_ms, join.RECEIPTS_MAX < 320
         )
@@ -347,6 +349,7 @@ def environment() -> Iterator[SimpleNamespace]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(agents, "check_private_names", lambda: None))
         stack.enter_context(patch.object(agents, "_TICK_S", 0.4))
+        stack.enter_context(patch.object(agents, "Metered", lambda store, telemetry: store))
         stack.enter_context(patch.object(agents, "Store", lambda url: held.run.store()))
         stack.enter_context(patch.object(kafka, "producer", lambda *_, **__: held.run.producer()))
         stack.enter_context(patch.object(kafka, "read_back", read_back))

@@ -123,6 +123,7 @@ class MemoryStore:
             if row[0] in wanted:
                 record = msgspec.convert(row, Record)
                 found.setdefault(row[0], Found({}, ())).records[record.direction] = record
+        self._point("lookup: orphans")
         for _, _, _, receipt, _ in sorted(self.tables.orphans.values(), key=_orphan_order):
             if receipt.message_id in wanted:  # also those adopted since
                 known = found.get(receipt.message_id, Found({}, ()))
@@ -159,6 +160,7 @@ class MemoryStore:
 
     def orphan_ids(self, shard: int) -> list[str]:
         """Of receipts that were orphans once."""
+        self._point("recovery: orphans")
         return sorted({r.message_id for _, _, s, r, _ in self.tables.orphans.values() if s == shard})
 
 

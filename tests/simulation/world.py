@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 START_MS = 1_790_000_000_000
+NEVER_MS = 1 << 60
 
 
 class _NoSelector:
@@ -48,21 +49,29 @@ class Loop(asyncio.BaseEventLoop):
         pass
 
     def step(self) -> None:
-        """One round: every callback that is ready now."""
+        """What is ready now, and what that makes ready: processes meet in the environment only, which comes after."""
+        ready, scheduled, now = self._ready, self._scheduled, self.time()  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._when <= now + self._clock_resolution:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
         events._set_running_loop(self)
         try:
-            self._run_once()  # type: ignore[attr-defined]
+            while ready and self.process.alive:
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
         finally:
             events._set_running_loop(None)
 
-    def due_ms(self) -> int | None:
+    def due_ms(self) -> int:
         """When there is something to do next."""
         if self._ready:  # type: ignore[attr-defined]
             return 0
         scheduled = self._scheduled  # type: ignore[attr-defined]
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
-        return round(scheduled[0]._when * 1000) if scheduled else None
+        return round(scheduled[0]._when * 1000) if scheduled else NEVER_MS
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """The call happens in the world, one at a time for each executor, whatever becomes of who waits for it."""
@@ -124,8 +133,9 @@ class Process:
         self.alive = False
         for task in asyncio.all_tasks(self.loop):
             setattr(task, "_log_destroy_pending", False)  # noqa: B010  # no stub knows it
-            with contextlib.suppress(ValueError, RuntimeError):  # the one that is running
-                task.get_coro().close()
+            if task is not asyncio.current_task(self.loop):
+                with contextlib.suppress(ValueError, RuntimeError):  # a part of the one that is running
+                    task.get_coro().close()
 
 
 class World:
@@ -138,6 +148,7 @@ class World:
         self.steps = 0
         self._events: list[tuple[int, int, Callable[[], object]]] = []
         self._count = 0
+        self._hastened = False
         self.slowness = self.random.choice((1, 1, 1, 5))
 
     def latency_ms(self) -> int:
@@ -155,6 +166,15 @@ class World:
         """The same, after a while."""
         self.at(self.now_ms + delay_ms, call)
 
+    def hasten(self, ms: int) -> None:
+        """Lets what the environment would do soon happen at once: between two reads of one call, others write."""
+        if self._hastened:
+            return
+        self._hastened = True
+        while self._events and self._events[0][0] <= self.now_ms + ms:
+            heapq.heappop(self._events)[2]()
+        self._hastened = False
+
     def process(self, name: str) -> Process:
         """A new process."""
         self.processes = [p for p in self.processes if p.alive]
@@ -163,19 +183,23 @@ class World:
         return made
 
     def run(self, until_ms: int, done: Callable[[], bool] = lambda: False) -> None:
-        """Lets the world go on until a time, or until `done`, which is asked when the clock moves."""
+        """Lets the world go on until a time, or until `done`, which is asked ten times a second."""
+        ask_ms = 0
         while True:
             if self._events and self._events[0][0] <= self.now_ms:
                 heapq.heappop(self._events)[2]()
                 continue
-            running = [p for p in self.processes if p.alive and not p.stopped]
-            due = [(p, at) for p in running if (at := p.loop.due_ms()) is not None]
-            ready = [p for p, at in due if at <= self.now_ms]
+            due = [(p.loop.due_ms(), p) for p in self.processes if p.alive and not p.stopped]
+            ready = [p for at, p in due if at <= self.now_ms]
             if ready:
                 self.steps += 1
                 (ready[0] if len(ready) == 1 else self.random.choice(ready)).loop.step()
                 continue
-            times = [at for _, at in due] + [e[0] for e in self._events[:1]]
-            if not times or min(times) > until_ms or done():
+            next_ms = min([at for at, _ in due] + [e[0] for e in self._events[:1]], default=NEVER_MS)
+            if next_ms > until_ms:
                 return
-            self.now_ms = min(times)
+            if next_ms > ask_ms:
+                if done():
+                    return
+                ask_ms = next_ms + 100
+            self.now_ms = next_ms
