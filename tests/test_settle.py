@@ -64,17 +64,17 @@ _OPEN: Final = [("arrive", 1), ("read", "sends", 1), ("arrive", 1)]
 _LOST: Final = [("arrive", 1), ("read", "sends", 1), ("take_over",)]
 _OTHER_SEND: Final = Arrival("sends", event("sends", event_id="e2"), 0)
 # A send is looked up again, for it was an orphan's; before the answer is there the message has been written.
-_WRITTEN_SINCE: Final = [
+_WRITTEN_SINCE: Final[list[Any]] = [
     *_WAITING, ("tick",), *_GIVEN_UP, ("write", False, [], None), ("arrive", 1), ("read", "sends", 1), ("arrive", 1),
     ("begin", "sends", 1), ("answer", "sends"), ("write", False, [], None), ("finish", "sends"),
 ]  # fmt: skip
 # It settles without the receipt that the next owner reads, and saves, before this one writes.
-_OUTRUN: Final = [
+_OUTRUN: Final[list[Any]] = [
     *_LOST[:2], ("write", True, [], None), ("arrive", 1), ("read", "receipts", 1), *_GIVEN_UP, ("arrive", 1),
     ("take_over",), ("read", "receipts", 2), ("write", True, [], None), ("write_stale",), ("crash",),
 ]  # fmt: skip
 # The next owner has loaded what waits when the record is written; then it asks, and reads the send again.
-_SETTLED_SINCE: Final = [
+_SETTLED_SINCE: Final[list[Any]] = [
     *_WAITING, ("write", True, [], None), *_LOST, ("write_stale",), ("tick",), ("read", "sends", 1), ("arrive", 1),
     ("read", "receipts", 1),
 ]  # fmt: skip
