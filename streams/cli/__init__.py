@@ -13,7 +13,7 @@ from api.query import QueryError
 from streams import broker, demo, kafka, running, settings
 from streams.agents import WorkerStuck
 from streams.cli import ask, credentials, feed, lag, run
-from streams.cli.common import DISTRIBUTION, cli
+from streams.cli.common import DISTRIBUTION, cli, leave
 from streams.store import StoreError, Unavailable
 from streams.transport import TransportMoved
 
@@ -35,21 +35,25 @@ _TOLD: Final = (
 
 def main() -> NoReturn:
     """Runs the command line: exit 0 fine, 1 failed, 2 usage, 3 a limit that was asked for is exceeded."""
+    leave(_main())
+
+
+def _main() -> int:
     try:
         check_packages()
         code = cli(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        return code if isinstance(code, int) else 0
     except click.ClickException as e:
         e.show()
-        sys.exit(e.exit_code)
+        return e.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return 130
     except _TOLD as e:
         click.echo(f"mdr: {e}", err=True)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(1)
+        return 1
 
 
 def check_packages() -> None:

@@ -1,9 +1,14 @@
 """What the commands share: the group they belong to, and how they print."""
 
 import asyncio
+import contextlib
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NoReturn
 
 import click
 import orjson
@@ -12,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 DISTRIBUTION: Final = "message-detail-records"
+_THREADS_S_MAX: Final = 0.5
 err = Console(stderr=True)
 
 
@@ -22,8 +28,31 @@ def cli() -> None:
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs the asynchronous part of a command."""
-    return asyncio.run(work)
+    """Runs the asynchronous part of a command; threads that hang in a store are not waited for."""
+    threads = ThreadPoolExecutor(thread_name_prefix="mdr")
+
+    async def let_go(timeout: float | None = None) -> None:  # noqa: ASYNC109  # the signature is asyncio's
+        threads.shutdown(wait=False, cancel_futures=True)
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        loop.set_default_executor(threads)
+        loop.shutdown_default_executor = let_go  # type: ignore[method-assign,unused-ignore]
+        return runner.run(work)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process, and with it any thread that still waits for a store: nothing is to be written any more."""
+    until_s = time.monotonic() + _THREADS_S_MAX
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in others:
+        thread.join(max(0.0, until_s - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
