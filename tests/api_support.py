@@ -62,7 +62,7 @@ def write(store: Store, flow: Flow, now_ms: int, offsets: dict[str, int]) -> Non
         snapshot, rows = p.snapshot(now_ms), p.take(now_ms)
         done = [outbound_row(life, life.send, p.shard) for life in rows.settled if life.send is not None]
         done += [inbound_row(receive, now_ms, p.shard) for receive in rows.inbound]
-        assert not store.write_records(columns_of(done))
+        assert not done or not store.write_records(columns_of(done))
         store.write_orphans(p.shard, rows.orphans)
         store.drop_orphans(p.shard, [(r, now_ms) for r in snapshot.adopted])
         store.write_open(snapshot.rows)
@@ -122,15 +122,12 @@ def fill(store: Store, plan: Plan, until_ms: int | None = None) -> Filled:
 @contextmanager
 def served(url: str, data_dir: Path, clock: Clock, **options: Any) -> Iterator[TestClient[Any]]:
     """The application upon a store, asked in-process."""
-    config = AppConfig(
-        connect=lambda: connect(url),
-        data_dir=data_dir,
-        operator=OPERATOR,
-        http_url="http://testserver.local",
-        clock_ms=clock,
-        fold=fold,
-        **{"requests_per_s": 1e6, "burst": 1_000_000} | options,
-    )
+    given: dict[str, Any] = {
+        "connect": lambda: connect(url), "data_dir": data_dir, "operator": OPERATOR,
+        "http_url": "http://testserver.local", "clock_ms": clock, "fold": fold, "requests_per_s": 1e6,
+        "burst": 1_000_000,
+    }  # fmt: skip
+    config = AppConfig(**given | options)
     with TestClient(create_app(config), raise_server_exceptions=False, base_url="http://testserver.local") as client:
         yield client
 

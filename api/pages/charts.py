@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from api.pages import words
 from schemas.times import format_rfc3339
 
+_LEAST: Final = 1e-6
 _LINE_POINTS_MAX: Final = 120
 _TICKS: Final = 4
 _SECOND: Final = 1_000
@@ -74,10 +75,10 @@ def step_ms(span_ms: int) -> int:
 
 def round_up(value: float) -> float:
     """The next of 1, 2, 2.5, 4, 5, 8 times a power of ten: the top of an axis."""
-    if value <= 0:
+    if value < _LEAST:
         return 1
     power = 10.0 ** math.floor(math.log10(value))
-    return float(next(m * power for m in (1, 2, 2.5, 4, 5, 8, 10) if value <= m * power * (1 + 1e-9)))
+    return next((m * power for m in (1, 2, 2.5, 4, 5, 8) if value <= m * power * (1 + 1e-9)), 10 * power)
 
 
 def stacks(counts: dict[int, dict[str, int]], series: Sequence[str], start_ms: int, end_ms: int, step: int) -> Stacks:
