@@ -31,6 +31,28 @@ _encode = msgspec.json.Encoder().encode
 thaw = msgspec.json.Decoder(Life).decode
 
 
+# Never a value, so that these fields are always written when facts are saved again.
+_UNSAID: Final = "\0"
+
+
+class _KeptSend(Send, gc=False, omit_defaults=True, kw_only=True):
+    message_id: str = _UNSAID
+    occurred_at: str = _UNSAID
+
+
+class _KeptReceipt(Receipt, gc=False, omit_defaults=True, kw_only=True):
+    message_id: str = _UNSAID
+    occurred_at: str = _UNSAID
+
+
+class _Kept(Life, gc=False, omit_defaults=True):
+    send: _KeptSend | None = None
+    receipts: tuple[_KeptReceipt, ...] = ()
+
+
+_thaw_kept = msgspec.json.Decoder(_Kept).decode
+
+
 class Lives:
     """The messages of one partition number over the three topics, and the watermarks of those."""
 
@@ -71,7 +93,7 @@ class Lives:
     def _open_life(self, mid: str) -> Life | None:
         life = self.lives.get(mid)
         if isinstance(life, bytes):
-            life = self.lives[mid] = thawed(life)
+            life = self.lives[mid] = thawed(mid, life)
         return life
 
     def refuse(self, topic: str, entry: Entry | None, reason: str, detail: str, receipt: Receipt | None = None) -> None:
@@ -214,7 +236,7 @@ class Lives:
         """Says that a snapshot is durable: what has not changed since is kept as the bytes that were written."""
         for mid, (life, facts) in snapshot.frozen.items():
             if self.lives.get(mid) is life and mid not in self._dirty:
-                self.lives[mid] = facts
+                self.lives[mid] = _kept(mid, facts)
 
     def _earliest_ms(self) -> int:
         """The smallest `occurred_at` still open; the largest time there is when nothing is."""
@@ -227,7 +249,7 @@ class Lives:
 
     def restore(self, message_id: str, facts: bytes, deadline_ms: int, occurred_ms: int) -> None:
         """Takes back an open message as it was saved."""
-        self.lives[message_id] = facts
+        self.lives[message_id] = _kept(message_id, facts)
         self._ends.add(deadline_ms, message_id)
         self._occurred.add(occurred_ms, message_id)
 
@@ -248,8 +270,16 @@ def _frozen(life: Life) -> bytes:
     return facts
 
 
-def thawed(facts: bytes) -> Life:
+def _kept(mid: str, facts: bytes) -> bytes:
+    """Saved facts without what goes without saying: memory is counted by the million of them."""
+    return facts.replace(b'"message_id":%b,' % _encode(mid), b"").replace(b'"occurred_at":"",', b"")
+
+
+def thawed(mid: str, facts: bytes) -> Life:
     """A message as it was saved; its place among the deadlines is kept."""
-    life = thaw(facts)
+    life = _thaw_kept(facts)
+    for fact in (life.send, *life.receipts):
+        if fact is not None:
+            fact.message_id, fact.occurred_at = mid, ""
     life.placed, life.saved = True, life.send is not None
     return life

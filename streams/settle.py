@@ -77,7 +77,7 @@ class Partition(Lives):
                     self._wait(receipt, entry, now_ms)
                 continue
             if isinstance(life, bytes):
-                life = lives[mid] = thawed(life)
+                life = lives[mid] = thawed(mid, life)
             outcome = join.add_receipt(life, receipt)
             if outcome != "merged":
                 self._count_receipt(outcome, receipt, entry)
