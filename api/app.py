@@ -49,7 +49,7 @@ class AppConfig(msgspec.Struct, frozen=True):
 
     `connect` makes a client, which is then used by one thread only. `health` is the worker's state (`live`, `ready`,
     `reasons`), `lag` watches over it, `metrics` are its numbers for Prometheus, `fold` its way from stored facts to a
-    row, `letters` reads the dead letters from their topic; None where there is none of it.
+    row, `letters` reads the dead letters from their topic, `check` compares log and store; None where there is none.
     """
 
     connect: Callable[[], Client]
@@ -62,6 +62,7 @@ class AppConfig(msgspec.Struct, frozen=True):
     metrics: Callable[[], bytes] | None = None
     fold: Fold | None = None
     letters: Letters | None = None
+    check: Callable[[], dict[str, Any]] | None = None
     report_days: int = 30
     requests_per_s: float = 100
     burst: int = 200
@@ -75,6 +76,7 @@ class _Context:
         self.report_days = app.config.report_days
         self.fold = app.config.fold
         self.letters = app.config.letters
+        self.check = app.config.check
         self.lag = app.config.lag
         self._app = app
 

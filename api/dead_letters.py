@@ -12,6 +12,8 @@ LIMIT_MAX: Final = 500
 IDS_MAX: Final = 1_000
 RATE: Final = 100.0
 RATE_MAX: Final = 10_000.0
+# One request must not outlast whoever waits for it.
+REQUEST_S: Final = 30
 _FILTERS: Final = ("reason", "topic", "fingerprint", "until")
 _FIELDS: Final = ("ids", "filter", "dry_run", "rate", "force", "again")
 

@@ -68,6 +68,7 @@ class Context(Protocol):
     report_days: int
     fold: Fold | None
     letters: "Letters | None"
+    check: Callable[[], dict[str, Any]] | None
     lag: "LagSource | None"
 
     def wake(self) -> None:

@@ -32,6 +32,7 @@ __all__ = [
 
 QUERY_SECONDS_MAX: Final = 30
 _TOO_SLOW: Final = f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows"
+DIRECTIONS: Final = ("outbound", "inbound")
 _FOLD_BATCH: Final = 2_000
 _WINDOW_ROWS_MIN: Final = 30
 _WINDOW_MS_A_ROW: Final = 60_000

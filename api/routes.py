@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from api import dead_letters, documents, lag, message_paths, native, report_paths, telnyx_paths
+from api import checks, dead_letters, documents, lag, message_paths, native, report_paths, telnyx_paths
 from api.extract import Cell
 from api.http import Answer, Handler, Refusal, Route, problem
 from api.pages import html
@@ -41,6 +41,8 @@ ROUTES: Final = (
     ),
     Route("GET", "/mdr/lag", lag.now, problem, operator_only=True),
     Route("GET", "/mdr/lag/history", lag.history, problem, operator_only=True),
+    Route("GET", "/mdr/check", checks.check, problem, operator_only=True),
+    Route("GET", "/mdr/trace/{message_id}", checks.trace, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters", dead_letters.listed, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters/summary", dead_letters.summary, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters/{id}", dead_letters.one, problem, operator_only=True),

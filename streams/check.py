@@ -320,7 +320,7 @@ def _notes(seen: Seen, shards: Sequence[_Shard]) -> list[str]:
         (sum(s.removed for s in shards), "log entries were removed by retention: that they were counted is believed"),
         (sum(s.skipped for s in shards), "offsets hold no entry: transaction markers, aborted or compacted ones"),
         (sum(s.again for s in shards), "events were counted again: a crash, a rebalance, or a batch under way"),
-        (sum(s.repeats for s in shards), "orphaned receipts have no row: copies that came later, or rows that are gone"),
+        (sum(s.repeats for s in shards), "orphaned receipts have no row: copies that came later, or gone"),
         (seen.orphans_left.count, "orphaned receipts are in a record already: left by a crash, hidden, harmless"),
         (sum(max(0, s.facts.total - s.mark.merged) for s in shards),
          "events were made durable before a crash, and counted as duplicates after it"),

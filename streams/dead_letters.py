@@ -139,7 +139,8 @@ async def named(settings: Settings, ids: Iterable[str]) -> list[Letter]:
             if tp is None or not (await consumer.beginning_offsets([tp]))[tp] <= offset:
                 continue
             if offset < (await consumer.end_offsets([tp]))[tp]:
-                found += [letters.open_letter(topic, tp.partition, e) async for e in entries(consumer, tp, offset, offset + 1)]
+                here = entries(consumer, tp, offset, offset + 1)
+                found += [letters.open_letter(topic, tp.partition, e) async for e in here]
     return found
 
 

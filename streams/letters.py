@@ -18,7 +18,7 @@ SHOWN_CHARS_MAX: Final = 2_000
 _CUT_BYTES: Final = 1 << 20
 _OURS: Final = ("reason", "detail", "topic", "partition", "offset", "timestamp")
 _CUT: Final = re.compile(r"; value cut to \d+ of \d+ bytes$")
-_VALUES: Final = re.compile(r"\"[^\"]*\"|'[^']*'|\+?\d[\d.,:]*")
+_VALUES: Final = re.compile(r"\"[^\"]{2,}\"|'[^']{2,}'|(?<![\w.])\+?\d[\d.,:]*")
 Headers = Sequence[tuple[str, bytes]]
 
 

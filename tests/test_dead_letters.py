@@ -53,7 +53,8 @@ def test_the_fingerprint_is_of_the_kind_of_fault() -> None:
     """Numbers and quoted values do not count, the field and the reason do."""
     print_ = letters.fingerprint
     assert print_("invalid_json", "byte 17") == print_("invalid_json", "byte 3")
-    assert print_("unstorable", "cannot parse '12x' in row 5") == print_("unstorable", "cannot parse 'y' in row 17")
+    assert print_("unstorable", "cannot parse '12x' in row 5") == print_("unstorable", "cannot parse 'yy' in row 17")
+    assert letters.kind("to: neither E.164 nor a short code") == "to: neither E.164 nor a short code"
     assert print_("missing_field", "to: required") != print_("missing_field", "from: required")
     assert print_("too_large", "9 bytes; value cut to 5 of 9 bytes") == print_("too_large", "9 bytes")
 

@@ -12,12 +12,12 @@ from api.http import Refusal
 from api.query import QueryError
 from streams import broker, demo, kafka, running, settings
 from streams.agents import WorkerStuck
-from streams.cli import ask, credentials, feed, lag, run
+from streams.cli import ask, credentials, feed, lag, operate, run
 from streams.cli.common import DISTRIBUTION, cli, leave
 from streams.store import StoreError, Unavailable
 from streams.transport import TransportMoved
 
-__all__ = ["ask", "cli", "credentials", "feed", "lag", "main", "run"]
+__all__ = ["ask", "cli", "credentials", "feed", "lag", "main", "operate", "run"]
 
 _OURS: Final = ("api", "schemas", "streams")
 

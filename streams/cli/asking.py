@@ -1,9 +1,10 @@
 """Questions of the command line: put to the `mdr up` that runs, or to the store itself when none does."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 from api import native, query
-from api.client import HttpClient
+from api.client import ClientError, HttpClient
 from api.where import Scope
 from streams.agents import clock_ms
 from streams.cli import serving
@@ -21,20 +22,37 @@ class Records(NamedTuple):
     settled_through: str
 
 
+def answering(settings: Settings, timeout_s: float = 60) -> HttpClient | None:
+    """A client of the process that serves this data directory, unless it is gone and only its trace is left."""
+    operator = serving.running_operator(settings.data_dir)
+    if operator is None:
+        return None
+    client = HttpClient(operator.url, operator.key, operator.secret, timeout_s)
+    try:
+        client.get("/livez")
+    except ClientError as e:
+        return client if e.status else None
+    return client
+
+
+def migrated(settings: Settings) -> Store:
+    """The store itself, brought to this version, for when nobody serves it; to be closed."""
+    if settings.is_embedded:
+        settings.chdb_path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store(settings.clickhouse_url)
+    store.migrate(settings.retention_days, settings.body_retention_days)
+    return store
+
+
 def records(settings: Settings, pairs: list[tuple[str, str]], limit: int) -> Records:
     """Records by the parameters of `/mdr/records`, page after page up to `limit`."""
-    operator = serving.running_operator(settings.data_dir)
+    client = answering(settings)
     found: list[dict[str, Any]] = []
-    if operator is not None:
-        client = HttpClient(operator.url, operator.key, operator.secret)
+    if client is not None:
         ask = lambda more: client.get("/mdr/records", [*pairs, *more])  # noqa: E731
         return _collect(ask, limit, found)
-    store = Store(settings.clickhouse_url)
-    try:
-        store.migrate(settings.retention_days, settings.body_retention_days)
+    with contextlib.closing(migrated(settings)) as store:
         return _collect(lambda more: _page(store, [*pairs, *more]), limit, found)
-    finally:
-        store.close()
 
 
 def _collect(ask: Any, limit: int, found: list[dict[str, Any]]) -> Records:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from api.dead_letters import Filter, Redrive
+from api.dead_letters import REQUEST_S, Filter, Redrive
 from api.http import Refusal
 from schemas.times import format_rfc3339
 from streams import dead_letters, kafka, letters, running
@@ -16,8 +16,6 @@ from streams.letters import Letter
 from streams.settings import Settings
 from streams.store import Store, StoreError, Unavailable
 
-# One request must not outlast whoever waits for it.
-_REQUEST_S: Final = 30
 _TOLD_MAX: Final = 1_000
 _SILENT: Final[Tell] = lambda _, __: None  # noqa: E731
 
@@ -33,7 +31,7 @@ class Desk:
     def page(self, wanted: Filter, limit: int, cursor: str | None, may_see: bool) -> dict[str, Any]:
         """Letters, newest first, and how many were looked at; raises `ValueError` for a cursor that is none."""
         after = _place(cursor) if cursor is not None else None
-        with _told():
+        with told():
             scan = self._scan(wanted)
             left = [letter for letter in scan.letters if after is None or letters.place(letter) < after]
             rows = self._shown(left[:limit], may_see)
@@ -45,19 +43,19 @@ class Desk:
 
     def summary(self, wanted: Filter) -> dict[str, Any]:
         """Letters counted by reason, fingerprint and topic, the most frequent first."""
-        with _told():
+        with told():
             scan = self._scan(wanted)
         groups: dict[tuple[str, str, str], list[Letter]] = {}
         for letter in scan.letters:
             kind = letter.reason, letters.fingerprint(letter.reason, letter.detail), letter.topic
             groups.setdefault(kind, []).append(letter)
-        told = [_group(kind, found) for kind, found in groups.items()]
-        told.sort(key=lambda group: (-group["count"], group["reason"], group["fingerprint"], group["topic"]))
-        return {"groups": told, "scanned": scan.scanned, "truncated": scan.truncated}
+        counted = [_group(kind, found) for kind, found in groups.items()]
+        counted.sort(key=lambda group: (-group["count"], group["reason"], group["fingerprint"], group["topic"]))
+        return {"groups": counted, "scanned": scan.scanned, "truncated": scan.truncated}
 
     def one(self, id_: str, may_see: bool) -> dict[str, Any] | None:
         """One letter, whole, with its headers and what the decoder says of it now."""
-        with _told():
+        with told():
             found = asyncio.run(dead_letters.named(self._ready(), [id_]))
             if not found:
                 return None
@@ -74,7 +72,7 @@ class Desk:
         if not self._redriving.acquire(blocking=False):
             raise Refusal(409, "another redrive is under way")
         try:
-            with _told(), self._store() as store:
+            with told(), self._store() as store:
                 return self._redrive(store, asked, who)
         finally:
             self._redriving.release()
@@ -86,7 +84,7 @@ class Desk:
             found, dead_letters.audit(store, found), ready.topic_prefix, clock_ms(), force=asked.force,
             again=asked.again,
         )  # fmt: skip
-        most = max(1, int(asked.rate * _REQUEST_S))
+        most = max(1, int(asked.rate * REQUEST_S))
         if asked.ids and len(plan.go) > most and not asked.dry_run:
             raise Refusal(400, f"at {asked.rate:g} a second a request takes at most {most} ids", "ids")
         go = plan.go if asked.dry_run else plan.go[:most]
@@ -109,8 +107,8 @@ class Desk:
 
     def _shown(self, found: Sequence[Letter], may_see: bool, *, whole: bool = False) -> list[dict[str, Any]]:
         with self._store() as store:
-            told = dead_letters.audit(store, found)
-        return [letters.shown(letter, may_see, told.get(identity(letter), ()), whole=whole) for letter in found]
+            times = dead_letters.audit(store, found)
+        return [letters.shown(letter, may_see, times.get(identity(letter), ()), whole=whole) for letter in found]
 
     def _scan(self, wanted: Filter) -> dead_letters.Scan:
         key = wanted.key.encode() if wanted.key else None
@@ -145,7 +143,7 @@ def _place(cursor: str) -> tuple[int, int, int]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Turns what the broker or the store cannot do now into an answer."""
     try:
         yield

@@ -18,6 +18,7 @@ from api.app import AppConfig, create_app
 from streams import join, monitor
 from streams.agents import Worker, clock_ms
 from streams.cli.letters import Desk
+from streams.cli.reconciling import Check
 from streams.fold import outbound_row
 from streams.settings import Settings
 from streams.store import StoreError, connect
@@ -54,6 +55,7 @@ async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[st
             connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
             operator=(operator.key, operator.secret), http_url=url, clock_ms=clock_ms, health=watch.health, lag=watch,
             metrics=watch.metrics, fold=fold, report_days=settings.report_days, letters=Desk(settings),
+            check=Check(settings),
         )  # fmt: skip
         async with _listening(create_app(config), host, port):
             _keep(settings.data_dir, operator)
