@@ -22,8 +22,6 @@ _STATUS: Final = {
     "queued": "message buffered", "sent": "smsc submit", "delivered": "delivered", "rejected": "smsc reject",
     "undelivered": "undelivered", "failed": "failed", "expired": "expired", "received": "received",
 }  # fmt: skip
-# The send and the receive stand in the timeline too; they are no receipts.
-_FIRST: Final = ("queued", "received")
 
 
 class Asked(NamedTuple):
@@ -100,15 +98,20 @@ def render(row: dict[str, Any], version: str) -> dict[str, Any]:
         attributes |= {
             "timestamp": row["occurred_at"], "message_type": "toll-free" if toll_free else "longcode",
             "status": _STATUS[row["state"]],
-            "delivery_receipts": [_receipt(e) for e in row["timeline"] if e["state"] not in _FIRST],
+            "delivery_receipts": _receipts(row),
         }  # fmt: skip
     prefix = "mdr2" if version == "2.1" else "mdr1"
     return {"attributes": attributes, "type": "message", "id": f"{prefix}-{told_id(row['message_id'])}"}
 
 
+def _receipts(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The timeline without its send; what came in has no receipts."""
+    return [_receipt(e) for e in row["timeline"] if row["direction"] == "outbound" and e["state"] != "queued"]
+
+
 def _receipt(entry: dict[str, Any]) -> dict[str, Any]:
     return {
-        "level": 1 if entry["state"] in ("queued", "sent") else 2, "status": _STATUS[entry["state"]],
+        "level": 1 if entry["state"] == "sent" else 2, "status": _STATUS[entry["state"]],
         "status_code": entry["error_code"] or None, "status_code_description": None, "timestamp": entry["occurred_at"],
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The Flowroute client of PyPI: one message by its id, an unknown id, a wrong key. Prints what it saw as JSON."""
+"""The Flowroute client of PyPI: messages by their ids, an unknown id, a wrong key. Prints what it saw as JSON."""
 
 import json
 import sys
@@ -7,13 +7,12 @@ from flowroute import Controller, FlowrouteException
 from flowroute.configuration import Configuration
 
 ask = json.loads(sys.argv[1])
-told = []
+told = {}
 errors = {}
-for version, prefix in (("v2", "mdr1-"), ("v2.1", "mdr2-")):
-    Configuration.BASE_URI = f"{ask['url']}/{version}"
-    one = Controller(ask["key"], ask["secret"]).get_message_lookup(prefix + ask["hex"])
-    told.append([one["data"]["id"], one["data"]["attributes"]["body"], one["data"]["attributes"]["amount_nanodollars"]])
-    for name, secret, record in (("unknown", ask["secret"], prefix + "0" * 32), ("key", "wrong", prefix + ask["hex"])):
+for version, ids in ask["flowroute_ids"].items():
+    Configuration.BASE_URI = f"{ask['url']}/v{version}"
+    told[version] = [Controller(ask["key"], ask["secret"]).get_message_lookup(name)["data"] for name in ids]
+    for name, secret, record in (("unknown", ask["secret"], ids[0][:5] + "0" * 32), ("key", "wrong", ids[0])):
         try:
             Controller(ask["key"], secret).get_message_lookup(record)
         except FlowrouteException as e:

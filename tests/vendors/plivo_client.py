@@ -17,22 +17,29 @@ def client(token):
 
 
 messages = client(ask["secret"]).messages
-found = []
-while True:
-    page = messages.list(limit=20, offset=len(found), message_time__gte=ask["start_plain"])
-    found += page.objects
-    if not page.meta.next:
-        break
-one = messages.get(found[0].message_uuid)
-filters = {
-    "delivered": len(messages.list(message_state="delivered", limit=20).objects),
-    "number": len(messages.list(to_number=found[0].to_number).objects),
-    "plus": len(messages.list(to_number="+" + found[0].to_number).objects),
-}
+
+
+def plain(message):
+    return {name: value for name, value in vars(message).items() if value is None or isinstance(value, str | int)}
+
+
+def every(**filters):
+    found = []
+    while True:
+        page = messages.list(limit=20, offset=len(found), **filters)
+        assert (page.meta.previous is None) == (not found)
+        found += page.objects
+        if not page.meta.next:
+            return found
+
+
+found = every(message_time__gte=ask["start_plain"])
 errors = {}
 for name, call in {
     "limit": lambda: messages.list(limit=21),
     "time": lambda: messages.list(message_time__gt="soon"),
+    "state": lambda: messages.list(message_state="gone"),
+    "offset": lambda: messages.list(offset=-1),
     "unknown": lambda: messages.get("11111111-1111-1111-1111-111111111111"),
     "key": client("wrong").messages.list,
     "key_one": lambda: client("wrong").messages.get(found[0].message_uuid),
@@ -40,17 +47,12 @@ for name, call in {
     try:
         call()
     except plivo.exceptions.PlivoRestError as e:
-        errors[name] = type(e).__name__
+        errors[name] = [type(e).__name__, str(e)]
 print(
-    json.dumps(
-        {
-            "ids": [m.message_uuid for m in found],
-            "states": [m.message_state for m in found],
-            "one": one.message_uuid,
-            "amounts": [m.total_amount for m in found],
-            "units": [m.units for m in found],
-            "filters": filters,
-            "errors": errors,
-        }
-    )
-)
+    json.dumps({
+        "objects": [plain(m) for m in found],
+        "one": plain(messages.get(found[0].message_uuid)),
+        "filters": {name: [m.message_uuid for m in every(**asked)] for name, asked in ask["plivo_filters"].items()},
+        "errors": errors,
+    })
+)  # fmt: skip
