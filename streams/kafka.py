@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -49,6 +50,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
+@lru_cache(16_384)  # a message's events follow each other, and the hash is made of Python
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition the Java client's default partitioner gives a key."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)

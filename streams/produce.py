@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.events import Rejected, decode
+from streams import kafka
 from streams.settings import Settings
 from streams.simulate import Event
 
-_IN_FLIGHT_MAX: Final = 5_000
+_IN_FLIGHT_MAX: Final = 64
 _PAUSE_EVERY: Final = 500
 
 
@@ -47,42 +49,75 @@ def _key_of(value: bytes) -> bytes | None:
 
 
 class Outlet:
-    """Produces with bounded memory; `flush` raises the first failure."""
+    """Produces in whole batches, with bounded memory; `submit` and `flush` raise the first failure.
+
+    A batch costs the client one future, however many entries it holds: several times faster than entry by entry.
+    """
 
     def __init__(self, client: AIOKafkaProducer, settings: Settings) -> None:
         self._client = client
         self._prefix = settings.topic_prefix
+        self._partitions: dict[str, int] = {}
+        self._filling: dict[tuple[str, int], BatchBuilder] = {}
         self._in_flight: set[asyncio.Future[object]] = set()
         self.sent = 0
 
     async def send(self, topic: str, key: bytes | None, value: bytes, timestamp_ms: int | None = None) -> None:
-        """Hands one entry over; waits when too many are on their way."""
-        future = await self._client.send(self._prefix + topic, value, key, timestamp_ms=timestamp_ms)
-        self._in_flight.add(future)
-        future.add_done_callback(self._done)
+        """Hands one entry over; it is on its way when its batch is full, or at the next `submit`."""
+        count = self._partitions.get(topic) or await self._count(topic)
+        place = topic, self.sent % count if key is None else kafka.partition_of(key, count)
+        batch = self._filling.get(place)
+        if batch is None or batch.append(key=key, value=value, timestamp=timestamp_ms) is None:
+            if batch is not None:
+                await self._submit(place, batch)
+            batch = self._filling[place] = self._client.create_batch()
+            # The first entry always goes in; whether it is too large is for the broker to say.
+            batch.append(key=key, value=value, timestamp=timestamp_ms)
         self.sent += 1
-        if len(self._in_flight) >= _IN_FLIGHT_MAX:
-            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         if self.sent % _PAUSE_EVERY == 0:
             await asyncio.sleep(0)
 
-    def _done(self, future: "asyncio.Future[object]") -> None:
-        if future.exception() is None:
-            self._in_flight.discard(future)
+    async def submit(self) -> None:
+        """Puts everything on its way."""
+        filling, self._filling = self._filling, {}
+        for place, batch in filling.items():
+            await self._submit(place, batch)
 
     async def flush(self) -> None:
         """Returns once the broker has acknowledged everything."""
-        if self._in_flight:
-            await asyncio.gather(*self._in_flight)
+        await self.submit()
+        await asyncio.gather(*self._in_flight)
+
+    async def _count(self, topic: str) -> int:
+        count = self._partitions[topic] = len(await self._client.partitions_for(self._prefix + topic))
+        return count
+
+    async def _submit(self, place: tuple[str, int], batch: BatchBuilder) -> None:
+        topic, partition = place
+        batch.close()
+        future = await self._client.send_batch(batch, self._prefix + topic, partition=partition)
+        self._in_flight.add(future)
+        future.add_done_callback(self._done)
+        while len(self._in_flight) >= _IN_FLIGHT_MAX:
+            done, _ = await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+
+    def _done(self, future: "asyncio.Future[object]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._in_flight.discard(future)
 
 
-async def paced(events: Iterable[Event], rate_per_s: float | None) -> AsyncIterator[Event]:
+async def paced(
+    events: Iterable[Event], rate_per_s: float | None, before_waiting: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Event]:
     """The events, no faster than a rate."""
     began = time.monotonic()
     for count, event in enumerate(events):
         if rate_per_s:
             ahead_s = count / rate_per_s - (time.monotonic() - began)
             if ahead_s > 0.01:
+                await before_waiting()
                 await asyncio.sleep(ahead_s)
         yield event
 
@@ -91,7 +126,7 @@ async def send_simulated(
     outlet: Outlet, events: Iterable[Event], rate_per_s: float | None, tell: Callable[[int], None]
 ) -> None:
     """Produces simulated events, stamped with the time at which their producer would have written them."""
-    async for event in paced(events, rate_per_s):
+    async for event in paced(events, rate_per_s, outlet.submit):
         await outlet.send(event.topic, event.key, event.value, event.at_ms)
         if outlet.sent % _PAUSE_EVERY == 0:
             tell(outlet.sent)
