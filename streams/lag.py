@@ -12,7 +12,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
@@ -131,8 +131,7 @@ class LagReader:
                 places = await self._places()
         except (TimeoutError, KafkaError, OSError) as e:
             await self.close()
-            reason = str(e) or f"no answer within {READ_TIMEOUT_S:.0f} s"
-            raise kafka.KafkaUnavailable(f"the Kafka broker at {self._settings.kafka} is away: {reason}") from None
+            raise kafka.KafkaUnavailable(f"the Kafka broker at {self._settings.kafka} is away: {_reason(e)}") from None
         return self._report(places, known, now_ms)
 
     # ---- asking the broker ---------------------------------------------------------------------------------
@@ -235,6 +234,12 @@ async def _timestamps(consumer: AIOKafkaConsumer, waiting: Mapping[TopicPartitio
     finally:
         consumer.unsubscribe()
     return found
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {READ_TIMEOUT_S:.0f} s"
+    return "nothing answers there" if isinstance(error, KafkaConnectionError) else str(error) or type(error).__name__
 
 
 # ---- asking the store --------------------------------------------------------------------------------------

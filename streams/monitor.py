@@ -70,6 +70,7 @@ class Monitor:
     async def start(self) -> None:
         """Begins to watch."""
         self._loop = asyncio.get_running_loop()
+        self._totals.append(self._count())
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._feel())]
 
     async def stop(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import compress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -32,8 +33,8 @@ _DISTRIBUTION: Final = "message-detail-records"
 _DELAYS_S: Final = (1, 2, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 259_200)
 _DURATIONS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _NAMES: Final = [c.name for c in COLUMNS]
-_TYPE, _DIRECTION, _AMENDMENTS, _OCCURRED, _FINAL = map(
-    _NAMES.index, ("record_type", "direction", "amendments", "occurred_at", "final_at")
+_TYPE, _DIRECTION, _AMENDMENTS, _OCCURRED, _FINAL, _SETTLED = map(
+    _NAMES.index, ("record_type", "direction", "amendments", "occurred_at", "final_at", "settled_at")
 )
 T = TypeVar("T")
 # When each series began would be as many series again.
@@ -52,6 +53,7 @@ class Tally:
         self.outcomes = Counts()
         self.delays = np.zeros(len(_DELAYS_S) + 1, np.int64)
         self.delays_sum_s = 0.0
+        self._settled_ms = 0
         self._gathered: dict[int, tuple[Partition, Counts]] = {}
 
     def took(self, partitions: Mapping[int, Partition]) -> None:
@@ -70,10 +72,16 @@ class Tally:
                     setattr(self.outcomes, name, getattr(self.outcomes, name) + grown)
 
     def wrote(self, records: Columns) -> None:
-        """Counts records as they are written for the first time, and how long their final receipts took."""
-        self.records.update([kind for kind, late in zip(records[_TYPE], records[_AMENDMENTS], strict=True) if not late])
-        told = zip(records[_FINAL], records[_OCCURRED], records[_DIRECTION], records[_AMENDMENTS], strict=True)
-        delays_ms = [at - sent for at, sent, way, late in told if at is not None and way == "outbound" and not late]
+        """Counts records as they are written for the first time, and how long their final receipts took.
+
+        One that was amended is new all the same if it settled after everything that was written before.
+        """
+        since_ms, settled = self._settled_ms, records[_SETTLED]
+        self._settled_ms = max(since_ms, *settled)
+        is_new = [not late or at > since_ms for late, at in zip(records[_AMENDMENTS], settled, strict=True)]
+        self.records.update(compress(records[_TYPE], is_new))
+        told = zip(is_new, records[_FINAL], records[_OCCURRED], records[_DIRECTION], strict=True)
+        delays_ms = [at - sent for new, at, sent, way in told if new and at is not None and way == "outbound"]
         if delays_ms:
             delays_s = np.maximum(np.array(delays_ms, np.int64), 0) / 1000
             self.delays += np.bincount(np.searchsorted(_DELAYS_S, delays_s), minlength=len(self.delays))

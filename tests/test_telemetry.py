@@ -56,7 +56,7 @@ def row(**more: Any) -> tuple[Any, ...]:
     """A row of `mdrs` in which only what is counted is filled in."""
     filled = {
         "record_type": "complete", "direction": "outbound", "amendments": 0, "occurred_at": NOW_MS,
-        "final_at": NOW_MS + 4_000,
+        "final_at": NOW_MS + 4_000, "settled_at": NOW_MS + 5_000,
     } | more  # fmt: skip
     return tuple(filled.get(c.name) for c in COLUMNS)
 
@@ -92,11 +92,12 @@ def test_no_label_holds_a_number_or_an_id() -> None:
 
 
 def test_records_are_counted_once_and_late_ones_not_again() -> None:
-    """A row that amends a record is no new record; inbound ones have no delay."""
+    """A row that amends what was written before is no new record; inbound ones have no delay."""
     telemetry = Telemetry("mdr.")
     late = row(amendments=2, record_type="error")
     inbound = row(direction="inbound")
-    write(telemetry, [row(), row(record_type="incomplete", final_at=None), late, inbound, row(final_at=NOW_MS - 9)])
+    write(telemetry, [row(), row(record_type="incomplete", final_at=None), inbound])
+    write(telemetry, [late, row(final_at=NOW_MS - 9, amendments=1, settled_at=NOW_MS + 5_001)])
     told = values(telemetry)
     assert told["mdr_records_total", (("record_type", "complete"),)] == 3
     assert told["mdr_records_total", (("record_type", "incomplete"),)] == 1
@@ -105,7 +106,7 @@ def test_records_are_counted_once_and_late_ones_not_again() -> None:
     assert told["mdr_receipt_delay_seconds_sum", ()] == 4.0
     assert told["mdr_receipt_delay_seconds_bucket", (("le", "2.0"),)] == 1
     assert told["mdr_receipt_delay_seconds_bucket", (("le", "5.0"),)] == 2
-    assert told["mdr_insert_duration_seconds_count", (("table", "mdrs"),)] == 1
+    assert told["mdr_insert_duration_seconds_count", (("table", "mdrs"),)] == 2
 
 
 def test_a_row_that_is_refused_is_no_record() -> None:

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from streams import logs
+
 DISTRIBUTION: Final = "message-detail-records"
 _THREADS_S_MAX: Final = 0.5
 err = Console(stderr=True)
@@ -25,6 +27,7 @@ err = Console(stderr=True)
 @click.version_option(package_name=DISTRIBUTION, prog_name="mdr")
 def cli() -> None:
     """Message detail records: joins message events from Kafka, keeps the records in ClickHouse."""
+    logs.set_up()
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

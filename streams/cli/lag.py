@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +14,7 @@ from api.client import ClientError, HttpClient
 from streams import lag, running, settings
 from streams.agents import clock_ms
 from streams.cli import serving
-from streams.cli.common import cli, console, json_option, print_json
+from streams.cli.common import cli, console, json_option, print_json, run
 from streams.lag_rules import span
 from streams.settings import Settings
 from streams.store import Store, Unavailable
@@ -31,8 +31,7 @@ Told = dict[str, Any]
 @json_option
 def lag_command(max_seconds: float | None, watch: bool, as_json: bool) -> None:
     """Lag per agent and partition, in events and seconds; watermarks, and what still settles."""
-    exceeded = asyncio.run(_show(settings.load(), max_seconds, watch, as_json))
-    if exceeded:
+    if run(_show(settings.load(), max_seconds, watch, as_json)):
         raise click.exceptions.Exit(3)
 
 
@@ -109,14 +108,17 @@ def _shown(told: Told) -> Group:
     colour = _COLOURS[told["status"]]
     head = Text.assemble((told["status"].replace("_", " "), f"bold {colour}"), f": {told['why']}")
     through = Text(f"settled through {told['settled_through']}, as of {told['at']}", style="dim")
-    trouble = [Text(sentence, style="red") for sentence in told["trouble"]]
-    parts = [head, *trouble, Text(""), _agents(told["agents"]), Text("")]
-    return Group(*parts, *([_settling(told["settling"]), Text("")] if told["settling"] else []), through)
+    parts: list[RenderableType] = [head, *(Text(sentence, style="red") for sentence in told["trouble"])]
+    for rows, table in ((told["agents"], _agents), (told["settling"], _settling)):
+        if rows:
+            parts += [Text(""), table(rows)]
+    return Group(*parts, Text(""), through)
 
 
 def _agents(agents: list[Told]) -> Table:
     numbers = ("committed", "end", "events behind", "time behind", "trend/s")
-    table = Table("agent", "partition", *numbers, "watermark", "owner", "status", box=None, pad_edge=False, header_style="bold")
+    columns = ("agent", "partition", *numbers, "watermark", "owner", "status")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for a in agents:
         seconds, trend = a["lag_seconds"], a["trend_events_per_second"]
         row = [
