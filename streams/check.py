@@ -13,9 +13,9 @@
     committed <= checkpoint <= end of the log      offsets moved before the rows; or the topic is another one now
 
 A fact is an event in a timeline, an open message, a waiting or an orphaned receipt; each is counted once, by its place
-in the log, and only before the checkpoint. After a crash at most one checkpoint interval is read again: those events
-are counted as duplicates, which makes the bounds that much wider (`again`). What retention removed of the log or of
-the records can no longer be compared, and is told as a note instead.
+in the log, and but for the lower bound only before the checkpoint. After a crash at most one checkpoint interval is
+read again: those events are counted as duplicates, which makes the bounds that much wider (`again`). What retention
+removed of the log or of the records can no longer be compared, and is told as a note instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,19 +40,21 @@ class LogPart(NamedTuple):
 class Facts(NamedTuple):
     """Log entries before the checkpoint by where they are, each in the first place it is found in.
 
-    `doubled` counts entries that are in more than one record, `last` is the largest offset, both of all entries.
+    `later` counts those from the checkpoint on, `doubled` entries that are in more than one record, and `last` is the
+    largest offset.
     """
 
     records: int = 0
     open: int = 0
     waiting: int = 0
     orphans: int = 0
+    later: int = 0
     doubled: int = 0
     last: int = -1
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All before the checkpoint."""
         return self.records + self.open + self.waiting + self.orphans
 
 
@@ -234,7 +236,8 @@ def _passed_over(s: _Shard, seen: Seen) -> list[Finding]:
 
 def _lost(s: _Shard, seen: Seen) -> list[Finding]:
     unstorable = s.buried.unstorable if s.buried else 0
-    missing = s.mark.merged - (s.facts.total + s.repeats + unstorable)
+    # A batch that waits for an answer of the store is counted, and its offset is not.
+    missing = s.mark.merged - (s.facts.total + s.facts.later + s.repeats + unstorable)
     if missing <= 0 or not seen.records_whole:
         return []
     maybe = "" if s.buried else ", unless the store refused them: the dead letters were not read"

@@ -22,6 +22,7 @@ ENTRIES_MAX: Final = 5_000_000
 TRIES: Final = 3
 # So long may the writing of a checkpoint take that is due.
 _WRITE_S: Final = 0.5
+_STILL_TRIES: Final = 5
 _DAY_MS: Final = 86_400_000
 _SETTINGS: Final = (
     " SETTINGS max_threads = 2, max_execution_time = 3600, max_bytes_before_external_group_by = 500000000,"
@@ -33,7 +34,7 @@ Places = dict[tuple[str, int], LogPart]
 
 _FACTS: Final = """
 SELECT topic, shard, countIf(first = 0 AND known), countIf(first = 1 AND known), countIf(first = 2 AND known),
-    countIf(first = 3 AND known), sum(times) - countIf(first = 0), max(offset)
+    countIf(first = 3 AND known), countIf(NOT known), sum(times) - countIf(first = 0), max(offset)
 FROM (
     SELECT at[1] AS topic, toUInt16OrZero(at[2]) AS shard, toInt64OrZero(at[3]) AS offset, min(place) AS first,
         countIf(place = 0) AS times,
@@ -72,8 +73,7 @@ INNER JOIN (
     WHERE direction = 'outbound' AND message_id IN (SELECT message_id FROM open_messages FINAL WHERE part = '')
     GROUP BY message_id
 ) AS r ON r.message_id = o.message_id
-INNER JOIN (SELECT shard, updated_at FROM checkpoints FINAL) AS c ON c.shard = o.shard
-WHERE r.settled_at < c.updated_at
+WHERE toUnixTimestamp64Milli(r.settled_at) < transform(o.shard, {shards:Array(UInt16)}, {marks:Array(Int64)}, 0)
 """
 _ORPHANS_WITH_RECORD: Final = """
 SELECT o.message_id AS message_id
@@ -87,7 +87,6 @@ INNER JOIN (
 GROUP BY o.message_id, o.event_id, o.state, o.occurred_at, o.segment
 HAVING countIf(step = (o.event_id, o.state, o.occurred_at, o.segment)) {compare} 0
 """
-_COUNTS: Final = (_ORPHANED, _OPEN)
 _IDS: Final = (
     _MANY, _OPEN_WITH_RECORD, _ORPHANS_WITH_RECORD.replace("{compare}", "="),
     _ORPHANS_WITH_RECORD.replace("{compare}", ">"),
@@ -131,22 +130,27 @@ async def read(settings: Settings, store: Store, now_ms: int, tell: Tell) -> See
 
 
 def _read_store(settings: Settings, store: Store, now_ms: int, tell: Tell) -> Seen:
-    marks = store.checkpoints()
-    asks = len(_COUNTS) + len(_IDS)
-    tell("reading the store", 0, asks)
+    marks, open_now = _between_checkpoints(store)
+    tell("reading the store", 1, 2 + len(_IDS))
     facts, foreign = _facts(settings, store, marks)
-    counts, ids = [], []
-    for sql in _COUNTS:
-        counts.append(_by_shard(store, sql))
-        tell("reading the store", len(counts), asks)
+    ids: list[Ids] = []
     for sql in _IDS:
-        ids.append(_some(store, sql))
-        tell("reading the store", len(counts) + len(ids), asks)
+        tell("reading the store", 2 + len(ids), 2 + len(_IDS))
+        ids.append(_some(store, sql, marks))
     age_ms = now_ms - int(store.query(_AGE, {})[0][0])
     are_whole = age_ms < settings.retention_days * _DAY_MS
-    return Seen(
-        marks, facts, counts[0], counts[1], None, None, False, are_whole, ids[0], ids[1], ids[2], ids[3], foreign
-    )
+    orphaned = _by_shard(store, _ORPHANED)
+    return Seen(marks, facts, orphaned, open_now, None, None, False, are_whole, ids[0], ids[1], ids[2], ids[3], foreign)
+
+
+def _between_checkpoints(store: Store) -> tuple[dict[int, Checkpoint], dict[int, int]]:
+    """Where the partitions stand, and how many messages were open then."""
+    for _ in range(_STILL_TRIES):
+        marks = store.checkpoints()
+        open_now = _by_shard(store, _OPEN)
+        if store.checkpoints() == marks:
+            break
+    return marks, open_now
 
 
 def _facts(
@@ -167,9 +171,10 @@ def _by_shard(store: Store, sql: str) -> dict[int, int]:
     return {int(shard): int(count) for shard, count in store.query(sql + _SETTINGS, {})}
 
 
-def _some(store: Store, sql: str) -> Ids:
+def _some(store: Store, sql: str, marks: Mapping[int, Checkpoint]) -> Ids:
     told = f"SELECT count(), groupArray({EXAMPLES_MAX})(message_id) FROM ({sql})"  # noqa: S608  # our own statements
-    count, examples = store.query(told + _SETTINGS, {})[0]
+    asked = {"shards": list(marks), "marks": [mark.updated_at for mark in marks.values()]}
+    count, examples = store.query(told + _SETTINGS, asked if "{shards" in sql else {})[0]
     return Ids(int(count), tuple(sorted(map(str, examples))))
 
 

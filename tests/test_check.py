@@ -99,6 +99,8 @@ def test_each_fault_has_a_name(seen: Seen, kinds: list[str]) -> None:
          "10 offsets before the checkpoint hold no entry or one never counted"),
         (_seen(_mark(events=302, merged=287, orphaned=4), orphaned_once={0: 2}), "2 orphaned receipts have no row"),
         (_seen(checkpoints={}, facts={}, open_now={}), "no partition has a checkpoint yet"),
+        (_seen(_mark(events=340, merged=325), facts={("sends", 0): Facts(records=284, open=3, later=40, last=99)}),
+         "40 events were counted again"),
         (_seen(foreign=("x.sends",)), "events of other topics: x.sends"),
     ],
 )  # fmt: skip
