@@ -25,9 +25,14 @@ async def _up(ready: Settings) -> None:
     async with running.working(ready) as worker, serving.serving(ready, worker) as url:
         err.print(f"Kafka at {ready.kafka}, group {ready.group}, settling window {ready.settling_window_ms / 1000:g} s")
         err.print(f"API at {url}, its documentation at {url}/docs; Ctrl-C stops everything")
-        err.print(f"pages at {url}/ui; the key and secret to sign in are in {serving.operator_file(ready.data_dir)}")
+        _tell_pages(url, ready)
         await running.until_stopped(worker)
         err.print("stopping")
+
+
+def _tell_pages(url: str, wanted: Settings) -> None:
+    where = serving.operator_file(wanted.data_dir)
+    err.print(f"pages at {url}/ui; the key and secret to sign in are in {where}", soft_wrap=True, highlight=False)
 
 
 @cli.command()
@@ -59,7 +64,7 @@ def api() -> None:
 async def _api(wanted: Settings) -> None:
     async with serving.serving(wanted, None) as url:
         err.print(f"API at {url}, its documentation at {url}/docs")
-        err.print(f"pages at {url}/ui; the key and secret to sign in are in {serving.operator_file(wanted.data_dir)}")
+        _tell_pages(url, wanted)
         await running.until_stopped(None)
 
 
