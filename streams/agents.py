@@ -329,7 +329,7 @@ class Worker:
         for shard in shards:
             self._ready[shard].set()
         count = sum(len(p.lives) for p in recovered.partitions.values())
-        log.info("took %d partitions with %d open messages", len(shards), count)
+        log.info("took %d partitions with %d open messages", len(shards), count, extra={"partitions": shards})
 
     def _load(self, shards: list[int]) -> recovery.Recovered:
         return recovery.load(self._reader, shards, self.settings.settling_window_ms, self._clock())

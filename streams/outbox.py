@@ -71,11 +71,13 @@ class Outbox:
 
     async def bury_unstorable(self, bad: Sequence[Unstorable]) -> None:
         """Reads the events of rows that the store refuses back from the log and produces them as dead letters."""
+        count = 0
         for _, detail, sources in bad:
             entries = await self._read_back(sources)
             await self._produce([entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
-            self._tally.dead_letters["unstorable"] += len(entries)
-            log.error("a row cannot be stored, its %d events became dead letters; they say why", len(entries))
+            count += len(entries)
+        self._tally.dead_letters["unstorable"] += count
+        log.error("%d rows cannot be stored: their %d events became dead letters, which say why", len(bad), count)
 
     async def _produce(self, letters: list[dict[str, Any]]) -> None:
         assert self._producer is not None

@@ -112,7 +112,7 @@ def _reason(error: Exception) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
     if ("another" in text.lower() and "lock" in text.lower()) or "Error initializing EmbeddedServer" in text:
         return "another process has it open"
-    return text.split(" (version ")[0][:300] or type(error).__name__
+    return re.split(r" \(version | with url: ", text)[0][:300] or type(error).__name__
 
 
 class Store:
