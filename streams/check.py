@@ -95,7 +95,7 @@ class Seen(NamedTuple):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is wrong; `partition` is None when it is wrong as a whole."""
+    """Something that is wrong; `count` is below zero for what is missing, `partition` None for the whole."""
 
     kind: str
     partition: int | None
@@ -105,7 +105,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Row(NamedTuple):
-    """One partition: what was read, and what became of it. `difference` is what is too much, or too little."""
+    """One partition: what was read, and what became of it.
+
+    `again` are events counted once more after a crash, as duplicates. `difference` is what is too much, or below zero
+    too little, and nothing explains.
+    """
 
     partition: int
     read: int
@@ -170,14 +174,18 @@ class _Shard(NamedTuple):
     def again(self) -> int:
         return max(0, self.mark.events - (self.read - self.skipped))
 
+    @property
+    def merged_again(self) -> int:
+        return max(0, self.facts.total - self.mark.merged)
+
 
 def judge(seen: Seen) -> Verdict:
     """Compares everything with everything."""
     shards = [_shard(seen, mark) for _, mark in sorted(seen.checkpoints.items())]
-    findings = [f for shard in shards for rule in _RULES for f in rule(shard, seen)]
-    findings += _ids(seen)
-    findings.sort(key=lambda f: (f.partition is not None, f.partition or 0, f.kind))
-    return Verdict([_row(shard) for shard in shards], findings, _notes(seen, shards))
+    found = {shard.shard: [f for rule in _RULES for f in rule(shard, seen)] for shard in shards}
+    rows = [_row(shard, sum(f.count for f in found[shard.shard] if f.kind in _OF_EVENTS)) for shard in shards]
+    findings = [*_ids(seen), *(f for some in found.values() for f in some)]
+    return Verdict(rows, findings, _notes(seen, shards))
 
 
 def needs_log(seen: Seen) -> list[tuple[str, int, int, int]]:
@@ -207,13 +215,13 @@ def _shard(seen: Seen, mark: Checkpoint) -> _Shard:
     return _Shard(n, mark, at, facts, log, buried, repeats, seen.open_now.get(n, 0))
 
 
-def _row(s: _Shard) -> Row:
+def _row(s: _Shard, difference: int) -> Row:
     f, buried = s.facts, s.buried or Buried(s.mark.dead_letters)
     dead = buried.refused + buried.unstorable
     unread = sum(max(0, part.end - s.offsets[topic]) for topic, part in s.log.items())
-    difference = f.total + s.repeats + s.mark.duplicates + dead - s.mark.events
+    again = s.again + s.merged_again
     return Row(
-        s.shard, s.read, s.mark.events, f.records, f.open, f.waiting, f.orphans, s.mark.duplicates, dead, s.again,
+        s.shard, s.read, s.mark.events, f.records, f.open, f.waiting, f.orphans, s.mark.duplicates, dead, again,
         s.removed, s.skipped, difference, unread,
     )  # fmt: skip
 
@@ -223,15 +231,15 @@ def _row(s: _Shard) -> Row:
 
 def _counts(s: _Shard, seen: Seen) -> list[Finding]:
     m = s.mark
-    off = m.events - (m.merged + m.duplicates + m.dead_letters)
+    off = m.merged + m.duplicates + m.dead_letters - m.events
     what = f"{m.events} events were counted, but {m.merged} merged, {m.duplicates} duplicates, {m.dead_letters} refused"
-    return [Finding("counts", s.shard, abs(off), what)] if off else []
+    return [Finding("counts", s.shard, off, what)] if off else []
 
 
 def _passed_over(s: _Shard, seen: Seen) -> list[Finding]:
     missing = s.missing
     what = f"{missing} entries of the log lie before the checkpoint and were never counted"
-    return [Finding("passed_over", s.shard, missing, what)] if missing > 0 and s.is_looked_at else []
+    return [Finding("passed_over", s.shard, -missing, what)] if missing > 0 and s.is_looked_at else []
 
 
 def _lost(s: _Shard, seen: Seen) -> list[Finding]:
@@ -241,7 +249,7 @@ def _lost(s: _Shard, seen: Seen) -> list[Finding]:
     if missing <= 0 or not seen.records_whole:
         return []
     maybe = "" if s.buried else ", unless the store refused them: the dead letters were not read"
-    return [Finding("lost", s.shard, missing, f"{missing} events were merged and are in no table{maybe}")]
+    return [Finding("lost", s.shard, -missing, f"{missing} events were merged and are in no table{maybe}")]
 
 
 def _too_many(s: _Shard, seen: Seen) -> list[Finding]:
@@ -253,7 +261,7 @@ def _too_many(s: _Shard, seen: Seen) -> list[Finding]:
 def _open(s: _Shard, seen: Seen) -> list[Finding]:
     off = s.open_now - s.mark.open
     what = f"{s.open_now} messages are open in the store, but {s.mark.open} at the checkpoint"
-    return [Finding("open", s.shard, abs(off), what)] if off else []
+    return [Finding("open", s.shard, off, what)] if off else []
 
 
 def _dead(s: _Shard, seen: Seen) -> list[Finding]:
@@ -266,9 +274,8 @@ def _dead(s: _Shard, seen: Seen) -> list[Finding]:
     missing = counted - there - s.again
     if missing <= 0 or not seen.buried_whole:
         return []
-    return [
-        Finding("dead_letters", s.shard, missing, f"{missing} of {counted} dead letters counted are not on their topic")
-    ]
+    what = f"{missing} of {counted} dead letters counted are not on their topic"
+    return [Finding("dead_letters", s.shard, -missing, what)]
 
 
 def _doubled(s: _Shard, seen: Seen) -> list[Finding]:
@@ -296,6 +303,7 @@ def _beyond_the_log(s: _Shard, seen: Seen) -> list[Finding]:
 
 
 _RULES: Final = (_counts, _passed_over, _lost, _too_many, _open, _dead, _doubled, _committed_ahead, _beyond_the_log)
+_OF_EVENTS: Final = frozenset({"counts", "passed_over", "lost", "too_many", "dead_letters"})
 
 
 def _ids(seen: Seen) -> list[Finding]:
@@ -325,7 +333,7 @@ def _notes(seen: Seen, shards: Sequence[_Shard]) -> list[str]:
         (sum(s.again for s in shards), "events were counted again: a crash, a rebalance, or a batch under way"),
         (sum(s.repeats for s in shards), "orphaned receipts have no row: copies that came later, or gone"),
         (seen.orphans_left.count, "orphaned receipts are in a record already: left by a crash, hidden, harmless"),
-        (sum(max(0, s.facts.total - s.mark.merged) for s in shards),
+        (sum(s.merged_again for s in shards),
          "events were made durable before a crash, and counted as duplicates after it"),
     )  # fmt: skip
     notes += [f"{count} {what}" for count, what in told if count]

@@ -56,7 +56,9 @@ FROM (
 GROUP BY topic, shard
 """
 _ORPHANED: Final = """
-SELECT shard, uniqExact(message_id, event_id, state, occurred_at, segment) FROM orphan_log GROUP BY shard
+SELECT shard, uniqExact(message_id, event_id, state, occurred_at, segment) FROM orphan_log
+WHERE toUnixTimestamp64Milli(orphaned_at) <= transform(shard, {shards:Array(UInt16)}, {marks:Array(Int64)}, 0)
+GROUP BY shard
 """
 _OPEN: Final = """
 SELECT shard, countIf(part = '') + uniqExactIf(message_id, part != '') FROM open_messages FINAL GROUP BY shard
@@ -139,7 +141,7 @@ def _read_store(settings: Settings, store: Store, now_ms: int, tell: Tell) -> Se
         ids.append(_some(store, sql, marks))
     age_ms = now_ms - int(store.query(_AGE, {})[0][0])
     are_whole = age_ms < settings.retention_days * _DAY_MS
-    orphaned = _by_shard(store, _ORPHANED)
+    orphaned = _by_shard(store, _ORPHANED, marks)
     return Seen(marks, facts, orphaned, open_now, None, None, False, are_whole, ids[0], ids[1], ids[2], ids[3], foreign)
 
 
@@ -147,7 +149,7 @@ def _between_checkpoints(store: Store) -> tuple[dict[int, Checkpoint], dict[int,
     """Where the partitions stand, and how many messages were open then."""
     for _ in range(_STILL_TRIES):
         marks = store.checkpoints()
-        open_now = _by_shard(store, _OPEN)
+        open_now = _by_shard(store, _OPEN, marks)
         if store.checkpoints() == marks:
             break
     return marks, open_now
@@ -167,15 +169,21 @@ def _facts(
     return facts, tuple(sorted({str(topic) for topic, *_ in rows if topic not in ours}))
 
 
-def _by_shard(store: Store, sql: str) -> dict[int, int]:
-    return {int(shard): int(count) for shard, count in store.query(sql + _SETTINGS, {})}
+def _by_shard(store: Store, sql: str, marks: Mapping[int, Checkpoint]) -> dict[int, int]:
+    return {int(shard): int(count) for shard, count in store.query(sql + _SETTINGS, _times(sql, marks))}
 
 
 def _some(store: Store, sql: str, marks: Mapping[int, Checkpoint]) -> Ids:
     told = f"SELECT count(), groupArray({EXAMPLES_MAX})(message_id) FROM ({sql})"  # noqa: S608  # our own statements
-    asked = {"shards": list(marks), "marks": [mark.updated_at for mark in marks.values()]}
-    count, examples = store.query(told + _SETTINGS, asked if "{shards" in sql else {})[0]
+    count, examples = store.query(told + _SETTINGS, _times(sql, marks))[0]
     return Ids(int(count), tuple(sorted(map(str, examples))))
+
+
+def _times(sql: str, marks: Mapping[int, Checkpoint]) -> dict[str, list[int]]:
+    """When the checkpoints were cut, for the statements that ask for it."""
+    if "{marks" not in sql:
+        return {}
+    return {"shards": list(marks), "marks": [mark.updated_at for mark in marks.values()]}
 
 
 # ---- the log ---------------------------------------------------------------------------------------------------

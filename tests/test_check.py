@@ -111,6 +111,14 @@ def test_what_cannot_be_compared_is_a_note(seen: Seen, note: str) -> None:
     assert any(note in told for told in verdict.notes), verdict.notes
 
 
+def test_the_difference_is_what_nothing_explains() -> None:
+    """Below zero for what is missing, above for what is too much; what a crash made be counted again is none."""
+    lost = check.judge(_seen(facts={("sends", 0): Facts(records=279, open=3)})).rows[0]
+    extra = check.judge(_seen(buried={0: Buried(11, 1)})).rows[0]
+    crashed = check.judge(_seen(facts={("sends", 0): Facts(records=285, open=3)})).rows[0]
+    assert [(row.difference, row.again) for row in (lost, extra, crashed)] == [(-2, 0), (1, 0), (0, 3)]
+
+
 # ---- a real store, damaged -------------------------------------------------------------------------------------
 
 

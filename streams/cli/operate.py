@@ -77,8 +77,8 @@ def _checked(wanted: Settings, bar: _Bar) -> Told:
 
 
 _CHECK_COLUMNS: Final = (
-    "partition", "read", "events", "records", "open", "waiting", "orphans", "duplicates", "dead_letters", "difference",
-    "unread",
+    "partition", "read", "events", "records", "open", "waiting", "orphans", "duplicates", "dead_letters", "again",
+    "difference", "unread",
 )  # fmt: skip
 
 
