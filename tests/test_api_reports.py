@@ -60,9 +60,9 @@ def _add_hostile(store: Store) -> None:
     for n, text in enumerate(HOSTILE):
         store.client.command(
             "INSERT INTO mdr.mdrs (message_id, account_id, direction, record_type, state, from_number, to_number, body,"
-            " segments, user_data, amount_nanos, currency, tags, attributes, occurred_at, settled_at, version)"
+            " segments, user_data, provider, amount_nanos, currency, tags, attributes, occurred_at, settled_at, version)"
             " SELECT {id:String}, 'hostile', 'outbound', 'complete', 'delivered', {sender:String}, '+12025550123',"
-            " {text:String}, 1, {text:String}, 9007199254740993, 'USD', [{text:String}], map('k', {text:String}),"
+            " {text:String}, 1, {text:String}, {text:String}, 9007199254740993, 'USD', [{text:String}], map('k', {text:String}),"
             " fromUnixTimestamp64Milli({at:Int64}, 'UTC'), now64(3), 1",
             parameters={
                 "id": f"hostile-{n}",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
-from api.vendors import carrierx, flowroute, plivo
+from api.query import Range
+from api.reports import Report, Request
+from api.vendors import carrierx, flowroute, plivo, telnyx, telnyx_v1, telnyx_v2
 from api.vendors.shared import moment, money
+from api.where import TYPES
 from schemas.times import format_rfc3339
 
 
@@ -49,3 +56,29 @@ def test_every_state_has_a_word_in_every_view() -> None:
     shown = {s for states_ in plivo._STATES.values() for s in states_}
     assert shown == set(states)
     assert carrierx.COLUMNS["status"] == "state"
+
+
+def _rendered() -> set[str]:
+    """Every name that any view's answer holds."""
+    row = {name: "" for name in TYPES if not name.startswith("timeline.")} | {
+        "attributes": {}, "media_urls": [], "group_to": [], "tags": [], "state": "sent", "direction": "outbound",
+        "occurred_at": "2026-01-05T08:00:00.000Z", "sent_at": "2026-01-05T08:00:01.000Z", "record_type": "complete",
+        "timeline": [{"state": "sent", "error_code": "", "occurred_at": "2026-01-05T08:00:01.000Z"}],
+    } | dict.fromkeys(("rate_nanos", "carrier_fee_nanos", "amount_nanos", "segments"), 1)  # fmt: skip
+    span, _, echo = telnyx_v2.parse({"start_time": "2026-01-05", "end_time": "2026-01-06"})
+    assert span == Range(1_767_571_200_000, 1_767_657_600_000)
+    request = Request("csv", *span, None, [], "k", echo=echo)
+    report = Report("r", "a", "telnyx", request, "complete", "", 0, 0, 0, 0, 0, 1)
+    told = [
+        carrierx.render(row), plivo.render(row, "k"), flowroute.render(row, "2"), flowroute.render(row, "2.1"),
+        telnyx_v1.render(report, None), telnyx_v2.render(report, None), {cell.header: "" for cell in telnyx.CELLS},
+    ]  # fmt: skip
+    return set(re.findall(r'"([^"]+)": ', json.dumps(told))) - {"attributes", "type", "data"}
+
+
+def test_the_table_of_fields_names_every_field_and_state() -> None:
+    """Whatever a view's answer holds, and each of our states, stands in the page on the vendors' views."""
+    page = (Path(__file__).parents[1] / "docs" / "vendors.md").read_text()
+    missing = [name for name in sorted(_rendered()) if not re.search(rf"\b{re.escape(name)}(?!\w)", page)]
+    missing += [state for state in flowroute._STATUS if state not in page]
+    assert not missing

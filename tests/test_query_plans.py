@@ -1,0 +1,122 @@
+"""What ClickHouse reads for each kind of question, by its own word (`EXPLAIN indexes = 1`): little, wherever it lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+from api import extract, query
+from api.query import Client, Key, Listing, Range, Scope
+from api.where import EVERYTHING, Condition, Every, Is
+from benchmarks.query import ACCOUNTS, DAYS, fill
+from streams.store import Store
+
+ROWS: Final = 400_000
+GRANULE: Final = 8_192
+START_MS: Final = 1_767_571_200_000  # 2026-01-05T00:00:00Z: all in two months
+DAY_MS: Final = 86_400_000
+ONE: Final = Scope(("account-3",))
+MONTH: Final = Range(START_MS, START_MS + DAYS * DAY_MS)
+DAY: Final = Range(START_MS + 9 * DAY_MS, START_MS + 10 * DAY_MS)
+DEEP: Final = Key(START_MS + 25 * DAY_MS, "m", "outbound", "account-3")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A table of so many granules that reading all of it shows."""
+    made = Store(f"chdb://{tmp_path_factory.mktemp('store')}")
+    made.migrate(3650, 3650)
+    fill(made, ROWS, START_MS)
+    made.client.command("OPTIMIZE TABLE mdr.mdrs FINAL")
+    yield made
+    made.close()
+
+
+class Recording:
+    """A client that also keeps the statements which read records."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def raw_query(self, sql: str, parameters: dict[str, Any], fmt: str) -> bytes:
+        """As the client does."""
+        if "mdr.mdrs" in sql:
+            self.asked.append((sql, parameters))
+        return self.client.raw_query(sql, parameters=parameters, fmt=fmt)
+
+    def granules(self) -> list[int]:
+        """How many granules each of the statements reads, over all parts."""
+        return [self._granules(*asked) for asked in self.asked]
+
+    def _granules(self, sql: str, parameters: dict[str, Any]) -> int:
+        plan = self.client.raw_query(f"EXPLAIN indexes = 1, json = 1 {sql}", parameters=parameters, fmt="TSVRaw")
+        return sum(_last(node) for node in _nodes(json.loads(plan)[0]["Plan"]) if "Indexes" in node)
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
+
+
+def _last(node: dict[str, Any]) -> int:
+    return int(node["Indexes"][-1]["Selected Granules"])
+
+
+def asked(store: Store, ask: Callable[[Any], object]) -> list[int]:
+    """The granules that each statement of a question reads."""
+    client = Recording(store.client)
+    assert ask(client)
+    return client.granules()
+
+
+def page(span: Range, where: Condition = EVERYTHING, **more: Any) -> Callable[[Any], object]:
+    """A page of twenty of one account."""
+    return lambda client: query.listing(client, Listing(ONE, span, where, limit=20, **more))
+
+
+@pytest.mark.parametrize(
+    ("ask", "most"),
+    [
+        (page(DAY), 2),
+        (page(DAY, Is("state", "eq", "delivered")), 2),
+        (page(MONTH), 2),
+        (page(MONTH, after=DEEP), 2),
+        (page(MONTH, descending=True), 2),
+        (page(MONTH, descending=True, after=DEEP), 2),
+        (lambda client: query.listing(client, Listing(Scope(None), DAY, Every((Is("account_id", "eq", "account-3"),)), limit=20)), 2),
+    ],
+    ids=["day", "filter", "month", "deep", "newest", "deep-back", "operator"],
+)  # fmt: skip
+def test_a_page_reads_its_own_granules(store: Store, ask: Callable[[Any], object], most: int) -> None:
+    """A page of an account reads one or two granules of the table, the first as the hundredth."""
+    assert all(0 < read <= most for read in asked(store, ask)), asked(store, ask)
+
+
+def test_a_record_by_its_id_reads_its_own_granule(store: Store) -> None:
+    """A message id is found through the table's index of ids, in one statement, whatever the caller may see."""
+    row = query.listing(store.client, Listing(ONE, DAY, Is("direction", "eq", "outbound"), limit=1))[0]
+    for scope in (Scope(None), ONE, Scope(tuple(f"account-{n}" for n in range(ACCOUNTS)))):
+        read = asked(store, lambda client, scope=scope: query.record(client, scope, row["message_id"]))  # type: ignore[misc]
+        assert read == [1]
+
+
+def test_a_days_statistics_read_the_day(store: Store) -> None:
+    """Counting an account's day reads that day of that account; counting everything reads the table."""
+    (read,) = asked(store, lambda client: query.count(client, Listing(ONE, DAY)))
+    assert read <= 2
+    (every,) = asked(store, lambda client: query.count(client, Listing(Scope(None), MONTH)))
+    assert every >= ROWS // GRANULE
+
+
+def test_a_piece_of_a_report_reads_its_piece(store: Store) -> None:
+    """Each piece reads as many granules as its rows fill, and the edges of its accounts; the cut reads keys alone."""
+    wanted = extract.Wanted(Scope(None), MONTH, EVERYTHING, extract.FLAT_CELLS)
+    cuts = extract.cut(store.client, wanted)
+    assert cuts.rows == ROWS
+    read = asked(store, lambda client: list(extract.pieces(client, wanted, cuts.keys, "CSV")))
+    assert len(read) == len(cuts.keys) + 1 and max(read) <= extract.PIECE_ROWS / GRANULE + 4
