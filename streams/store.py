@@ -35,6 +35,7 @@ from streams.tables import (
     LOOKUP_ORPHANS,
     LOOKUP_RECORDS,
     OPEN_COLUMNS,
+    OPEN_RECORDS,
     OPEN_ROWS,
     ORPHAN_COLUMNS,
     Checkpoint,
@@ -45,6 +46,7 @@ from streams.tables import (
 
 DATABASE: Final = "mdr"
 LOOKUP_IDS_MAX: Final = 1_000
+_ROWS_AT_ONCE: Final = 10_000
 _REQUEST_TIMEOUT_S: Final = 60
 # Out of memory, too many parts, timeouts, network, read-only, keeper and the like: they pass.
 _RETRYABLE: Final = frozenset({3, 107, 159, 164, 202, 203, 209, 210, 241, 242, 243, 252, 285, 290, 319, 425, 999})
@@ -243,11 +245,19 @@ class Store:
 
         `settled` is 0 for what is open; 1 for a message whose record holds as many facts, 2 for one that holds fewer.
         """
-        with _translated():
-            self.client.database = DATABASE
-            table = self.client.query_arrow(OPEN_ROWS, parameters={"shards": list(shards)}, use_strings=False)
-        columns = [column.to_pylist() for column in table.columns]
-        return zip(*columns, strict=True)
+        known = {
+            (account.encode(), at_ms, mid.encode()): version & 0xFFFFFFFF
+            for account, at_ms, mid, version in self.query(OPEN_RECORDS, {"shards": list(shards)})
+        }
+        for shard in shards:
+            with _translated():
+                table = self.client.query_arrow(OPEN_ROWS, parameters={"shard": shard}, use_strings=False)
+            for batch in table.to_batches(_ROWS_AT_ONCE):
+                rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                for mid, part, facts, deadline_ms, at_ms, account, version in rows:
+                    facts_known = 0 if part or not known else known.get((account, at_ms, mid), 0)
+                    settled = 0 if not facts_known else 1 if facts_known >= version // 2 else 2
+                    yield shard, mid, part, facts, deadline_ms, at_ms, settled
 
     def recent_ids(self, shard: int, since_ms: int) -> list[tuple[str, str]]:
         """(message_id, direction) of records settled since a time."""
