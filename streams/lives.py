@@ -272,7 +272,9 @@ def _frozen(life: Life) -> bytes:
 
 def _kept(mid: str, facts: bytes) -> bytes:
     """Saved facts without what goes without saying: memory is counted by the million of them."""
-    return facts.replace(b'"message_id":%b,' % _encode(mid), b"").replace(b'"occurred_at":"",', b"")
+    # A producer's own attributes may have these names: from there on all stays as it is.
+    said, attributes, rest = facts.partition(b'"attributes":{')
+    return said.replace(b'"message_id":%b,' % _encode(mid), b"").replace(b'"occurred_at":"",', b"") + attributes + rest
 
 
 def thawed(mid: str, facts: bytes) -> Life:

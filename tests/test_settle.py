@@ -155,3 +155,18 @@ def test_what_was_taken_does_not_change_while_it_is_written() -> None:
     assert [(len(life.receipts), life.amendments) for life in taken] == [(1, 0)]
     partition.written(NOON_MS + 2)
     assert [(len(life.receipts), life.amendments) for life in partition.take(NOON_MS + 3).settled] == [(2, 1)]
+
+
+def test_attributes_may_be_called_like_what_memory_leaves_out() -> None:
+    """A saved message is kept short, and what a producer calls `message_id` in its attributes is not its id."""
+    partition = Partition(0, 5_000, NOON_MS)
+    attributes = {"message_id": "m1", "occurred_at": "", "x": "y"}
+    partition.add_sends([(read("sends", attributes=attributes), entry(0, NOON_MS, event("sends")))], NOON_MS)
+    partition.add_receipts([(read("receipts", state="sent"), entry(0, NOON_MS, event("receipts")))], NOON_MS)
+    partition.saved(partition.snapshot(NOON_MS))
+    assert isinstance(partition.lives["m1"], bytes)
+    final = read("receipts", event_id="r2", state="failed")
+    partition.add_receipts([(final, entry(1, NOON_MS, event("receipts")))], NOON_MS)
+    (life,) = partition.take(NOON_MS).settled
+    assert life.send is not None and life.send.attributes == attributes
+    assert [(r.message_id, r.event_id) for r in life.receipts] == [("m1", "m1-1"), ("m1", "r2")]
