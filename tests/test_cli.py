@@ -118,7 +118,7 @@ def test_the_wheel_holds_the_packages_and_runs(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     wheel = next(tmp_path.glob("*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"streams/flow.py", "schemas/sql/0001_tables.sql", "schemas/asyncapi.json", "api/app.py"} <= set(names)
+    assert {"streams/flow.py", "schemas/sql/0001_tables.sql", "schemas/asyncapi.json", "api/app.py", "api/pages/static/app.css", "api/pages/templates/base.html"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
     target = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(target)
