@@ -22,7 +22,7 @@ from streams.kafka import KafkaUnavailable
 from streams.lag import Known, LagReader, Report, Settling
 from streams.lag_rules import due, span
 from streams.settings import Settings
-from streams.store import Store, Unavailable
+from streams.store import Store
 from streams.telemetry import Live, Telemetry
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,9 @@ class Monitor:
 
     async def lag(self) -> dict[str, Any]:
         """The lag as it is now, or was at most two seconds ago."""
-        async with self._reading:
-            # While something is away every look takes its time out: those of the watch are enough.
-            is_blind = self._broker_trouble or self._store_trouble
-            fresh_for_ms = 2 * EVERY_S * 1000 if is_blind else _FRESH_MS
-            if self._report is None or self._clock() - self._told_ms > fresh_for_ms:
-                await self._read()
+        # While something is away every look takes its time out: those of the watch are enough.
+        is_blind = self._broker_trouble or self._store_trouble
+        await self._look(2 * EVERY_S * 1000 if is_blind else _FRESH_MS)
         told: dict[str, Any] = msgspec.to_builtins(self._report)
         return told
 
@@ -121,8 +118,7 @@ class Monitor:
     async def _watch(self) -> None:
         while True:
             try:
-                async with self._reading:
-                    await self._read()
+                await self._look(_FRESH_MS)
                 self._note()
             except Exception:  # nobody awaits this task: what it meets must be told, and it must go on
                 log.exception("the lag could not be read")
@@ -133,6 +129,11 @@ class Monitor:
             began_s = time.monotonic()
             await asyncio.sleep(_FEEL_S)
             self.telemetry.stall_seconds.observe(max(0.0, time.monotonic() - began_s - _FEEL_S))
+
+    async def _look(self, fresh_for_ms: int) -> None:
+        async with self._reading:
+            if self._report is None or self._clock() - self._told_ms > fresh_for_ms:
+                await self._read()
 
     async def _read(self) -> None:
         stored = await self._ask_store()
@@ -249,8 +250,8 @@ class Monitor:
             self._stored_ms, self._store_trouble = self._clock(), ""
         except TimeoutError:
             self._store_trouble = f"ClickHouse has not answered for {span(_STORE_TIMEOUT_S)}"
-        except Unavailable as e:
-            self._store_trouble = f"ClickHouse cannot be read: {e}"
+        except Exception as e:  # whatever is wrong with the store, the lag is the broker's to tell
+            self._store_trouble = f"ClickHouse cannot be read: {(str(e) or type(e).__name__).splitlines()[0][:200]}"
         return self._stored
 
     def _read_store(self) -> Known:
