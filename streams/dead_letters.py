@@ -1,6 +1,7 @@
 """The dead letters as they lie on their topic: read newest first, within bounds, and sent once more."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -21,7 +22,8 @@ SCANNED_MAX: Final = 20_000
 _BYTES_MAX: Final = 64 << 20
 _WINDOW: Final = 500
 _FETCH_MS: Final = 2_000
-_BATCH: Final = 100
+_BATCH: Final = 500
+_ID: Final = re.compile(r"(.*):([0-9]{1,6}):([0-9]{1,18})")
 Tell = Callable[[int, int], None]
 Identity = tuple[str, int, int]
 
@@ -133,24 +135,24 @@ async def named(settings: Settings, ids: Iterable[str]) -> list[Letter]:
     """The letters at `topic:partition:offset` of the dead letters, as far as they are there."""
     topic = settings.topic_prefix + kafka.DEAD_LETTERS
     async with kafka.reading(settings) as (consumer, counts):
+        tps = [TopicPartition(topic, n) for n in range(counts[topic])]
+        begins = await consumer.beginning_offsets(tps) if tps else {}
+        ends = await consumer.end_offsets(tps) if tps else {}
         found = []
         for id_ in ids:
-            tp, offset = _place(id_, topic, counts[topic])
-            if tp is None or not (await consumer.beginning_offsets([tp]))[tp] <= offset:
-                continue
-            if offset < (await consumer.end_offsets([tp]))[tp]:
+            tp, offset = _place(id_, topic)
+            if begins.get(tp, 1) <= offset < ends.get(tp, 0):
                 here = entries(consumer, tp, offset, offset + 1)
                 found += [letters.open_letter(topic, tp.partition, e) async for e in here]
     return found
 
 
-def _place(id_: str, topic: str, partitions: int) -> tuple[TopicPartition | None, int]:
-    name, _, rest = id_.partition(":")
-    partition, _, offset = rest.partition(":")
-    fits = name == topic and partition.isdecimal() and offset.isdecimal() and len(rest) < 30
-    if not fits or int(partition) >= partitions:
-        return None, 0
-    return TopicPartition(topic, int(partition)), int(offset)
+def _place(id_: str, topic: str) -> tuple[TopicPartition, int]:
+    """Where an id points; nowhere when it is none of the topic."""
+    place = _ID.fullmatch(id_)
+    if place is None or place[1] != topic:
+        return TopicPartition("", 0), 0
+    return TopicPartition(topic, int(place[2])), int(place[3])
 
 
 # ---- the audit -------------------------------------------------------------------------------------------------
@@ -222,13 +224,18 @@ def plan(
 
 async def send(
     settings: Settings, store: Store, found: Sequence[Letter], who: str, rate: float, now_ms: Callable[[], int],
-    tell: Tell = lambda _, __: None,
+    within_s: float, tell: Tell = lambda _, __: None,
 ) -> int:  # fmt: skip
-    """Sends letters once more, no faster than `rate` a second, each audited before and after; returns how many."""
+    """Sends letters once more, no faster than `rate` a second, each audited before and after; returns how many.
+
+    Those that would begin later than after `within_s` are left out.
+    """
     began = time.monotonic()
     size = max(1, min(_BATCH, int(rate)))
     async with kafka.producing(settings) as producer:
         for at in range(0, len(found), size):
+            if max(at / rate, time.monotonic() - began) >= within_s:
+                return at
             await asyncio.sleep(max(0.0, began + at / rate - time.monotonic()))
             part = found[at : at + size]
             await _send_part(producer, store, part, who, now_ms())

@@ -278,3 +278,16 @@ _MISTAKES: Final[list[tuple[dict[str, Any], str]]] = [
     ({"ids": [], "force": "yes"}, "force"),
     ({"ids": [], "loud": True}, "loud"),
 ]
+
+
+def test_a_redrive_ends_in_time_and_tells_what_remains(buried: tuple[Settings, Desk]) -> None:
+    """What would take longer than a request may is left for the next one; the rate is kept."""
+    settings, _ = buried
+    store = Store(settings.clickhouse_url)
+    found = asyncio.run(dead_letters.scan(settings, dead_letters.Wanted(topic="receives"))).letters
+    with pytest.raises(Refusal, match="at most 3 ids"):
+        ids = tuple(letter["id"] for letter in buried[1].page(EVERY, 9, None, True)["dead_letters"])
+        buried[1].redrive(Redrive(ids=ids, rate=0.1, force=True, again=True), "me")
+    assert asyncio.run(dead_letters.send(settings, store, found, "me", 10.0, clock_ms, 0.0)) == 0
+    assert asyncio.run(dead_letters.send(settings, store, found[:1] * 3, "me", 1.0, clock_ms, 1.5)) == 2
+    store.close()

@@ -79,31 +79,37 @@ class Desk:
 
     def _redrive(self, store: Store, asked: Redrive, who: str) -> dict[str, Any]:
         ready = self._ready()
-        found, scan = self._selected(ready, asked)
+        found, truncated = self._selected(ready, asked)
         plan = dead_letters.plan(
-            found, dead_letters.audit(store, found), ready.topic_prefix, clock_ms(), force=asked.force,
+            letters.once(found), dead_letters.audit(store, found), ready.topic_prefix, clock_ms(), force=asked.force,
             again=asked.again,
         )  # fmt: skip
-        most = max(1, int(asked.rate * REQUEST_S))
-        if asked.ids and len(plan.go) > most and not asked.dry_run:
-            raise Refusal(400, f"at {asked.rate:g} a second a request takes at most {most} ids", "ids")
-        go = plan.go if asked.dry_run else plan.go[:most]
-        known = {letter.id for letter in found}
-        refused = [(id_, "there is no such dead letter") for id_ in asked.ids if id_ not in known]
+        there = {letter.id for letter in found}
+        refused = [(id_, "there is no such dead letter") for id_ in asked.ids if id_ not in there]
         refused += [(letter.id, why) for letter, why in plan.refused]
-        if go and not asked.dry_run:
-            asyncio.run(dead_letters.send(ready, store, go, who, asked.rate, clock_ms, self._tell))
+        sent = len(plan.go) if asked.dry_run else self._send(ready, store, plan.go, asked, who)
         return {
-            "would" if asked.dry_run else "redriven": len(go), "dry_run": asked.dry_run,
+            "would" if asked.dry_run else "redriven": sent, "dry_run": asked.dry_run,
             "refused": [{"id": id_, "why": why} for id_, why in refused[:_TOLD_MAX]], "refused_total": len(refused),
-            "outcomes": plan.outcomes, "remaining": len(plan.go) - len(go), "truncated": scan,
+            "outcomes": plan.outcomes, "remaining": len(plan.go) - sent, "truncated": truncated,
         }  # fmt: skip
 
     def _selected(self, ready: Settings, asked: Redrive) -> tuple[Sequence[Letter], bool]:
         if asked.filter is None:
-            return letters.once(asyncio.run(dead_letters.named(ready, asked.ids))), False
+            return asyncio.run(dead_letters.named(ready, asked.ids)), False
         scan = self._scan(asked.filter)
         return scan.letters, scan.truncated
+
+    def _send(self, ready: Settings, store: Store, go: Sequence[Letter], asked: Redrive, who: str) -> int:
+        most = max(1, int(asked.rate * REQUEST_S))
+        if not go:
+            return 0
+        if asked.ids and len(go) > most:
+            raise Refusal(400, f"at {asked.rate:g} a second a request takes at most {most} ids", "ids")
+        # Who named letters is not asked to name them again.
+        within_s = 2 * REQUEST_S if asked.ids else REQUEST_S
+        send = dead_letters.send(ready, store, go, who, asked.rate, clock_ms, within_s, self._tell)
+        return asyncio.run(send)
 
     def _shown(self, found: Sequence[Letter], may_see: bool, *, whole: bool = False) -> list[dict[str, Any]]:
         with self._store() as store:
