@@ -2,8 +2,7 @@
 
 from typing import Any, Protocol
 
-from api.http import Answer, Call, Context, Refusal, json_answer
-from api.native import single
+from api.http import Answer, Call, Context, Refusal, json_answer, single
 
 
 class LagSource(Protocol):
