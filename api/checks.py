@@ -2,10 +2,9 @@
 
 from typing import Any, Final
 
-from api import query
+from api import query, story
 from api.dead_letters import Filter, Letters
 from api.http import Answer, Call, Context, Refusal, json_answer, single
-from api.pages import figures, message
 from api.pending import Fold
 from api.query import Client, Scope
 
@@ -38,16 +37,16 @@ def known(
     dead, why = _letters(letters, message_id, may_see)
     return {
         "message_id": message_id, "records": [_told(client, scope, record) for record in found if record is not None],
-        "waiting": figures.waiting(client, message_id), "orphans": figures.orphans(client, message_id),
+        "waiting": story.waiting(client, message_id), "orphans": story.orphans(client, message_id),
         "dead_letters": dead, "dead_letters_why": why,
     }  # fmt: skip
 
 
 def _told(client: Client, scope: Scope, record: dict[str, Any]) -> dict[str, Any]:
     is_open = record["record_type"] == "pending"
-    deadline = figures.deadline(client, scope, record["message_id"]) if is_open else None
-    steps = [{name: e[name] for name in e if name != "ms"} for e in message.events_of(record)]
-    return record | {"timeline": steps, "why": message.rule(record, deadline), "deadline": deadline}
+    deadline = story.deadline(client, scope, record["message_id"]) if is_open else None
+    steps = [{name: e[name] for name in e if name != "ms"} for e in story.events_of(record)]
+    return record | {"timeline": steps, "why": story.rule(record, deadline), "deadline": deadline}
 
 
 def _letters(letters: Letters | None, message_id: str, may_see: bool) -> tuple[list[dict[str, Any]], str]:

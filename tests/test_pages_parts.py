@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api import story
 from api.pages import charts, copies, flow, letters, mask, message, records, session, words
 from api.where import EVERYTHING, Every, Is, Range, Scope
 from schemas.times import format_rfc3339
@@ -96,10 +97,10 @@ def test_a_life_is_told_from_left_to_right() -> None:
     timeline = [{"event_id": str(n), "state": s, "occurred_at": format_rfc3339(NOW + ms), "segment": 0}
                 for n, (ms, s) in enumerate(zip(at, ("queued", "sent", "sent", "delivered", "delivered", "failed"), strict=True))]  # fmt: skip
     record = {"timeline": timeline, "state": "delivered", "settled_at": format_rfc3339(0), "amended_at": None}
-    marks = message.axis(record, message.events_of(record))["marks"]
+    marks = message.axis(record, story.events_of(record))["marks"]
     assert [m["label"] for m in marks] == ["queued", "sent", "sent", "delivered", "failed"]
     assert [len(m["also"]) for m in marks] == [0, 0, 0, 1, 0]
-    assert [event["won"] for event in message.events_of(record)] == [False, False, False, True, False, False]
+    assert [event["won"] for event in story.events_of(record)] == [False, False, False, True, False, False]
 
 
 @given(st.text(max_size=40))

@@ -10,7 +10,6 @@ from api.where import Binder, Condition, condition_sql, range_sql, scope_sql
 
 GROUPS: Final = ("provider", "country", "error_code")
 TOP: Final = 8
-ROWS_MAX: Final = 320
 
 
 def totals(client: Client, scope: Scope, span: Range, where: Condition) -> dict[str, Any]:
@@ -68,49 +67,6 @@ def breakdown(client: Client, scope: Scope, span: Range, where: Condition) -> di
         name = GROUPS[row["place"]]
         found[name].append({"value": row[f"{name}_value"]} | {k: row[k] for k in ("messages", "outbound", "delivered")})
     return found
-
-
-def versions(client: Client, scope: Scope, message_id: str) -> list[dict[str, Any]]:
-    """The versions of a message's records that the store still holds, oldest first; older ones were merged away."""
-    b = Binder()
-    sql = (
-        "SELECT direction, record_type, state, settled_at, amended_at, amendments,"
-        f" length(`timeline.event_id`) AS events, version"
-        f" FROM mdr.mdrs WHERE message_id = {b.bind(message_id, 'String')} AND {scope_sql(scope, b)}"
-        f" ORDER BY direction DESC, version, settled_at LIMIT {ROWS_MAX}"
-    )
-    return query.select(client, sql, b)
-
-
-def deadline(client: Client, scope: Scope, message_id: str) -> str | None:
-    """When an open message is given up, by the receipts watermark; None when it is not open."""
-    b = Binder()
-    sql = (
-        f"SELECT deadline FROM mdr.open_messages FINAL WHERE message_id = {b.bind(message_id, 'String')} AND part = ''"
-        f" AND {scope_sql(scope, b)} LIMIT 1"
-    )
-    rows = query.select(client, sql, b)
-    return str(rows[0]["deadline"]) if rows else None
-
-
-def orphans(client: Client, message_id: str) -> list[dict[str, Any]]:
-    """The receipts of an id that never met a message; they belong to no account, so only the operator may ask."""
-    b = Binder()
-    sql = (
-        "SELECT event_id, state, occurred_at, error_code, provider, source, orphaned_at FROM mdr.orphan_receipts"
-        f" WHERE message_id = {b.bind(message_id, 'String')} ORDER BY occurred_at, event_id LIMIT {ROWS_MAX}"
-    )
-    return query.select(client, sql, b)
-
-
-def waiting(client: Client, message_id: str) -> int:
-    """How many receipts of an id wait for their send; only the operator may ask."""
-    b = Binder()
-    sql = (
-        "SELECT count() AS n FROM mdr.open_messages FINAL"
-        f" WHERE message_id = {b.bind(message_id, 'String')} AND part != ''"
-    )
-    return int(query.select(client, sql, b)[0]["n"])
 
 
 def _records(scope: Scope, span: Range, where: Condition, b: Binder) -> str:

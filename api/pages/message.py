@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from api import dead_letters, query
+from api import dead_letters, query, story
 from api.http import Answer, Call, Context, Refusal
-from api.pages import charts, copies, figures, html, mask, words
+from api.pages import charts, copies, html, mask, words
 from api.pages.desk import Desk, native
 from schemas.record import PUBLIC
 from schemas.states import FAILURES
 
-_FINAL: Final = frozenset({*FAILURES, "delivered"})
 _HEAD: Final = (
     "account_id", "subaccount_id", "profile_id", "connection_id", "provider", "country", "mcc", "mnc", "segments",
     "segments_delivered", "segments_failed", "encoding", "error_code", "vendor_error_code", "campaign_id", "tags",
@@ -51,11 +50,11 @@ def _load(
     record = query.record(client, scope, message_id, direction, context.fold)
     known = None
     if call.caller.is_operator:
-        known = {"orphans": figures.orphans(client, message_id), "waiting": figures.waiting(client, message_id)}
+        known = {"orphans": story.orphans(client, message_id), "waiting": story.waiting(client, message_id)}
     if record is None:
         return None, (known or {"orphans": [], "waiting": 0}) | {"settled_through": context.settled_through()}
-    versions = figures.versions(client, scope, message_id)
-    deadline = figures.deadline(client, scope, message_id) if record["record_type"] == "pending" else None
+    versions = story.versions(client, scope, message_id)
+    deadline = story.deadline(client, scope, message_id) if record["record_type"] == "pending" else None
     return view(call, record, versions, deadline), known
 
 
@@ -75,11 +74,11 @@ async def _letters(call: Call, desk: Desk, message_id: str) -> tuple[list[dict[s
 def view(call: Call, record: dict[str, Any], versions: list[dict[str, Any]], deadline: str | None) -> dict[str, Any]:
     """A record with its events, its axis and words about what settled it."""
     shown = mask.record(record, call.caller.may_see_bodies)
-    events = events_of(record)
+    events = story.events_of(record)
     here = [v for v in versions if v["direction"] == record["direction"]]
     others = {v["direction"] for v in versions} - {record["direction"]}
     return {
-        "record": shown, "events": events, "axis": axis(record, events), "rule": rule(record, deadline),
+        "record": shown, "events": events, "axis": axis(record, events), "rule": story.rule(record, deadline),
         "versions": here, "other": next(iter(sorted(others)), ""),
         "facts": [(name, shown[name]) for name in _HEAD if shown[name] not in ("", [], {}, 0)],
         "columns": [(c.name, shown[c.name]) for c in PUBLIC if not c.name.startswith("timeline.")],
@@ -89,28 +88,6 @@ def view(call: Call, record: dict[str, Any], versions: list[dict[str, Any]], dea
         ),
         "sql": copies.message_sql(record["account_id"], record["message_id"]),
     }  # fmt: skip
-
-
-def events_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The merged events by time, each with the gaps to the one before and to the first, and whether it won."""
-    at = [words.ms_of(event["occurred_at"]) or 0 for event in record["timeline"]]
-    winner = _winner(record)
-    return [
-        event | {
-            "ms": at[n], "gap_ms": at[n] - at[n - 1] if n else None, "after_ms": at[n] - at[0], "won": n == winner,
-        }
-        for n, event in enumerate(record["timeline"])
-    ]  # fmt: skip
-
-
-def _winner(record: dict[str, Any]) -> int | None:
-    """The event whose state the record has: among equals the first, as the merge decides."""
-    ranked = [
-        (e["occurred_at"], e["event_id"], e["segment"], n)
-        for n, e in enumerate(record["timeline"])
-        if e["state"] == record["state"]
-    ]
-    return min(ranked)[-1] if ranked else None
 
 
 def axis(record: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -159,41 +136,6 @@ def _levelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def kind_of(state: str) -> str:
     """The colour family of a state."""
     return "bad" if state in FAILURES else "good" if state in ("delivered", "received") else "open"
-
-
-def rule(record: dict[str, Any], deadline: str | None) -> list[str]:
-    """What settled a message, in sentences."""
-    type_, settled = record["record_type"], words.exact(record["settled_at"])
-    if type_ == "pending":
-        until = f"{words.exact(deadline)} UTC" if deadline else "its deadline"
-        return [
-            "Still open: no final receipt yet.",
-            f"It becomes incomplete once the receipts of its partition are read past {until}.",
-        ]
-    if record["direction"] == "inbound":
-        return [f"An inbound message is settled as soon as it is read: {settled} UTC."]
-    told = [_settled_by(record, settled)]
-    if record["amendments"]:
-        told.append(
-            f"Amended {words.plural(record['amendments'], 'time')} by receipts that came after it was settled,"
-            f" last at {words.exact(record['amended_at'])} UTC."
-        )
-    if record["record_type"] == "complete" and record["segments_failed"]:
-        told.append(f"Partial: {record['segments_failed']} of its {record['segments']} parts failed.")
-    return told
-
-
-def _settled_by(record: dict[str, Any], settled: str) -> str:
-    if record["record_type"] == "incomplete":
-        return (
-            f"No final receipt came before its deadline: the receipts of its partition were read past it, and it was"
-            f" settled at {settled} UTC."
-        )
-    winner = _winner(record)
-    source = f" ({record['timeline'][winner]['source']})" if winner is not None else ""
-    if record["amendments"]:
-        return f"Settled first at {settled} UTC; the state it has now comes from the receipt {record['state']}{source}."
-    return f"Settled at once by the final receipt {record['state']}{source}, at {settled} UTC."
 
 
 def _between(start: str | None, end: str | None) -> int | None:
