@@ -22,6 +22,8 @@ from streams.store import Store, Unavailable
 _WATCH_S = 2.0
 _SECOND_LOOK_S_MAX = 10.0
 _COLOURS = {"ok": "green", "catching_up": "yellow", "falling_behind": "red", "stalled": "red", "stopped": "red"}
+# Before it lies only what stands for "no worker has told yet".
+_NEVER = "1970-01-02"
 Told = dict[str, Any]
 
 
@@ -107,7 +109,8 @@ class _Asker:
 def _shown(told: Told) -> Group:
     colour = _COLOURS[told["status"]]
     head = Text.assemble((told["status"].replace("_", " "), f"bold {colour}"), f": {told['why']}")
-    through = Text(f"settled through {told['settled_through']}, as of {told['at']}", style="dim")
+    settled = "not known" if told["settled_through"] < _NEVER else told["settled_through"]
+    through = Text(f"settled through: {settled}; as of {told['at']}", style="dim")
     parts: list[RenderableType] = [head, *(Text(sentence, style="red") for sentence in told["trouble"])]
     for rows, table in ((told["agents"], _agents), (told["settling"], _settling)):
         if rows:
