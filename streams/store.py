@@ -48,8 +48,12 @@ DATABASE: Final = "mdr"
 LOOKUP_IDS_MAX: Final = 1_000
 _ROWS_AT_ONCE: Final = 10_000
 _REQUEST_TIMEOUT_S: Final = 60
-# Out of memory, too many parts, timeouts, network, read-only, keeper and the like: they pass.
-_RETRYABLE: Final = frozenset({3, 107, 159, 164, 202, 203, 209, 210, 241, 242, 243, 252, 285, 290, 319, 425, 999})
+# Out of memory, disk full, too many parts, timeouts, network, read-only, keeper and the like: they pass. A missing
+# table, a user who may not: never the rows' fault.
+_RETRYABLE: Final = frozenset(
+    {3, 74, 75, 76, 107, 159, 164, 173, 202, 203, 209, 210, 241, 242, 243, 252, 285, 290, 319, 425, 999}
+    | {60, 81, 192, 194, 497, 516}
+)
 _CODE: Final = re.compile(r"Code: (\d+)")
 
 

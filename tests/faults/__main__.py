@@ -11,18 +11,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults.scenario import WINDOW_MS, World
+from tests.faults.nemesis import World
+from tests.faults.scenario import WINDOW_MS
 from tests.faults.verdict import Verdict, judge
 
 
 def plan(world: World, short: bool) -> list[tuple[str, Any]]:
     """One round of faults."""
-    away_s = 15.0 if short else 120.0
+    away_s = 20.0 if short else 600.0
     store = world.store_fault
     return [
         ("none", world.nothing),
         ("kill -9 of a worker", world.kill_worker),
         ("kill -9 of a worker", world.kill_worker),
+        ("a worker joins and leaves", world.join_and_leave),
         ("SIGTERM under load", world.terminate),
         ("store: code 241", store("code", 3, code=241)),
         ("store: code 252", store("code", 3, code=252)),
@@ -37,17 +39,19 @@ def plan(world: World, short: bool) -> list[tuple[str, Any]]:
         ("store: kill -9", world.kill_store),
         ("kill -9 of a worker", world.kill_worker),
         ("broker: SIGSTOP", world.freeze_broker),
-        ("store: refuses", store("refuse", away_s)),
+        ("store: away", world.outage(away_s)),
+        ("store: disk full", world.fill_disk),
         ("SIGTERM without store", world.terminate_without_store),
-        ("store: hangs", store("hang", away_s / 2, only="any")),
+        ("store: hangs", store("hang", 8 if short else 60, only="any")),
         ("rebalance storm", world.storm),
         ("kill -9 of a worker", world.kill_worker),
         ("transactions, aborts", world.transactions),
+        ("compaction holes", world.compaction),
         ("kill -9 of a worker", world.kill_worker),
     ]
 
 
-async def run(seconds: float, seed: int, home: Path, rate_per_s: float) -> int:
+async def run(seconds: float, seed: int, home: Path, rate_per_s: float, only: str) -> int:
     """Exit 1 unless all is as it must be."""
     began = time.monotonic()
 
@@ -61,9 +65,10 @@ async def run(seconds: float, seed: int, home: Path, rate_per_s: float) -> int:
     until = began + seconds - min(180.0, seconds / 4)
     steps: list[tuple[str, Any]] = []
     while time.monotonic() < until:
-        steps = steps or plan(world, short=seconds <= 900)
+        steps = steps or [step for step in plan(world, short=seconds <= 900) if only in step[0]]
         await world.inject(*steps.pop(0))
-    await world.inject("retention overtakes", world.retention)
+    if not only:
+        await world.inject("retention overtakes", world.retention)
     if not await world.settled(120):
         world.problems.append("not everything was settled within 120 s of calm")
     say("comparing")
@@ -113,10 +118,11 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=540)
     options.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     options.add_argument("--rate", type=float, default=400.0, help="events a second")
+    options.add_argument("--only", default="", help="faults whose name holds this, again and again")
     told = options.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     home = Path(tempfile.mkdtemp(prefix="mdr-faults-"))
-    code = asyncio.run(run(told.seconds, told.seed, home, told.rate))
+    code = asyncio.run(run(told.seconds, told.seed, home, told.rate, told.only))
     if code:
         print(f"logs are kept in {home}", file=sys.stderr)
     else:

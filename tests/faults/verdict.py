@@ -105,6 +105,17 @@ class Reader:
                         self.log[topic, tp.partition, r.offset] = (r.timestamp, r.key, r.value)
             self.at = {tp: await client.position(tp) for tp in self.inputs()}
 
+    async def count(self, tp: TopicPartition, start: int) -> int:
+        """How many entries a partition holds from an offset on."""
+        count = 0
+        async with consumer(self.bootstrap) as client:
+            client.assign([tp])
+            end = (await client.end_offsets([tp]))[tp]
+            client.seek(tp, start)
+            while await client.position(tp) < end:
+                count += sum(map(len, (await client.getmany(timeout_ms=500)).values()))
+        return count
+
     async def letters(self) -> list[dict[str, str]]:
         """The headers of every dead letter, and whether its bytes are those of its entry."""
         tps = [TopicPartition(f"{self.prefix}dead-letters", p) for p in range(self.partitions)]
@@ -152,6 +163,7 @@ def consumer(bootstrap: str) -> Any:
     """A reader outside any group."""
     return AIOKafkaConsumer(
         bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False,
+        auto_offset_reset="earliest",
         max_partition_fetch_bytes=16 << 20,
     )  # fmt: skip
 
