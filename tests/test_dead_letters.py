@@ -1,15 +1,19 @@
 """Dead letters: opened, masked, judged, and sent once more through a real broker."""
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 
 from api import auth
+from api import dead_letters as paths
 from api.dead_letters import Filter, Redrive
-from api.http import Refusal
+from api.http import Call, Refusal
+from api.where import Scope
 from schemas.strict_json import Rejected
 from streams import dead_letters, kafka, letters
 from streams.agents import Worker, clock_ms
@@ -40,6 +44,13 @@ def test_exactly_the_six_headers_that_were_added_come_off() -> None:
     assert letters.redriven(opened) == {
         "topic": "mdr.sends", "key": b"k", "value": b"{", "headers": [*own, ("mdr-redriven", b"1")],
     }  # fmt: skip
+
+
+def test_the_count_of_redrives_is_one_header() -> None:
+    """What came back is sent with the next number in the place of the last; a count that is no number counts as one."""
+    back = letters.redriven(_letter(headers=((letters.REDRIVEN, b"1"), ("h", b""))))
+    assert back["headers"] == [("h", b""), (letters.REDRIVEN, b"2")]
+    assert _letter(headers=((letters.REDRIVEN, b"many"),)).attempts == 1
 
 
 def test_an_entry_without_the_six_headers_is_shown_and_never_sent() -> None:
@@ -225,13 +236,16 @@ def _assert_audit_and_record(settings: Settings) -> None:
 
 
 def test_a_begun_redrive_counts_as_done(buried: tuple[Settings, Desk]) -> None:
-    """A crash between the audit and the broker leaves `begun`: sent perhaps, so not again unless asked for."""
+    """A crash between the audit and the broker leaves `begun`: sent perhaps, so not again; one that failed was not."""
     settings, _ = buried
     store = Store(settings.clickhouse_url)
     letter = asyncio.run(dead_letters.scan(settings, dead_letters.Wanted(key=b"back"))).letters[0]
     assert not dead_letters.audit(store, [letter])
-    dead_letters.write_audit(store, [letter], clock_ms(), "me", [("begun", "", "")])
-    assert dead_letters.audit(store, [letter])
+    dead_letters.write_audit(store, [letter], 1_000, "me", [("begun", "", "")])
+    dead_letters.write_audit(store, [letter], 1_000, "me", [("failed", "no", "")])
+    assert not dead_letters.audit(store, [letter])
+    dead_letters.write_audit(store, [letter], 2_000, "me", [("begun", "", "")])
+    assert dead_letters.audit(store, [letter]) == {("dead.receives", 0, 2): ["1970-01-01T00:00:02.000Z"]}
     store.close()
 
 
@@ -291,3 +305,12 @@ def test_a_redrive_ends_in_time_and_tells_what_remains(buried: tuple[Settings, D
     assert asyncio.run(dead_letters.send(settings, store, found, "me", 10.0, clock_ms, 0.0)) == 0
     assert asyncio.run(dead_letters.send(settings, store, found[:1] * 3, "me", 1.0, clock_ms, 1.5)) == 2
     store.close()
+
+
+def test_who_may_not_see_bodies_sees_none(buried: tuple[Settings, Desk]) -> None:
+    """Without the scope `bodies.read` a letter is masked, whatever is asked for."""
+    blind = auth.Caller("k", "", frozenset({auth.READ}), Scope(None))
+    call = Call("GET", "/", {}, [("reason", "time_in_future"), ("masked", "false")], {}, b"", "", blind, 1)
+    context: Any = SimpleNamespace(letters=buried[1])
+    letter = json.loads(paths.listed(call, context).body)["dead_letters"][0]
+    assert letter["masked"] and "5550100" not in letter["value_text"]
