@@ -280,8 +280,12 @@ class Worker:
         try:
             ends = asking.result()
         except KafkaError as e:
-            self._broker_trouble = f"the end offsets are not to be had: {e}"
+            if not self._broker_trouble:
+                log.warning("the broker cannot be asked, trying again: %s", e)
+            self._broker_trouble = str(e) or type(e).__name__
             return
+        if self._broker_trouble:
+            log.warning("the broker answers again")
         self._broker_trouble = ""
         if generation != self.barrier.generation:
             return

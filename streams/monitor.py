@@ -30,6 +30,7 @@ EVERY_S: Final = 10
 _HISTORY_POINTS: Final = 3_600 // EVERY_S
 _FRESH_MS: Final = 2_000
 _STORE_TIMEOUT_S: Final = 5.0
+_END_TIMEOUT_S: Final = 2.0
 # All that is open is counted in the store seldom: it may be millions.
 _STORED_FOR_MS: Final = 30_000
 _FEEL_S: Final = 0.25
@@ -80,6 +81,8 @@ class Monitor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._reader is not None:
             await self._reader.close()
+        if self._asked is not None:
+            await asyncio.wait([self._asked], timeout=_END_TIMEOUT_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._store is not None and (self._asked is None or self._asked.done()):
             self._store.close()
@@ -88,8 +91,11 @@ class Monitor:
 
     def health(self) -> dict[str, Any]:
         """Whether the process lives and is ready, with reasons in words, and what is alarming all the same."""
-        told = self._worker.health() if self._worker is not None else {"live": True, "ready": True, "reasons": []}
-        return told | {"alarms": self._alarms()}
+        if self._worker is None:  # an API reads records all the same when there is no broker
+            return {"live": True, "ready": True, "reasons": [], "alarms": self._alarms()}
+        told = self._worker.health()
+        reasons = [*told["reasons"], *([self._broker_trouble] if self._broker_trouble else [])]
+        return {"live": told["live"], "ready": not reasons, "reasons": reasons, "alarms": self._alarms()}
 
     def metrics(self) -> bytes:
         """The exposition for Prometheus."""

@@ -17,7 +17,8 @@ import pytest
 
 from schemas.times import format_rfc3339
 from streams import kafka
-from streams.agents import clock_ms
+from streams.agents import Worker, clock_ms
+from streams.cli import serving
 from tests import pipeline
 from tests.faults.processes import Clickhouse, Killable
 
@@ -101,3 +102,21 @@ def test_sigterm_ends_it_in_time_while_the_store_is_away(
     if fault == "refuse":
         assert not ready["ready"] and ready["live"] and "writing is held up" in str(ready["reasons"])
         assert "\nmdr_store_trouble 1.0\n" in metrics
+
+
+def test_the_second_worker_of_a_machine_works_without_probes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One address is for one process: the first serves its probes there, the other says that nobody asks it."""
+    settings = pipeline.make_settings("127.0.0.1:1", tmp_path, "twice.", MDR_HTTP=f"127.0.0.1:{free_port()}")
+
+    async def twice() -> tuple[str, str, tuple[int, str]]:
+        worker = Worker(settings, 3)
+        try:
+            async with serving.probing(settings, worker) as first, serving.probing(settings, worker) as second:
+                return first, second, await asyncio.to_thread(get, settings.http[1], "/readyz")
+        finally:
+            await worker.stop()
+
+    first, second, (status, said) = asyncio.run(twice())
+    assert first == f"http://127.0.0.1:{settings.http[1]}" and second == ""
+    assert status == 503 and "no partitions are assigned and recovered yet" in said
+    assert f"nobody can listen at {first}" in caplog.text
