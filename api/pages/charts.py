@@ -11,6 +11,8 @@ _LEAST: Final = 1e-6
 _LINE_POINTS_MAX: Final = 120
 _TICKS: Final = 4
 _SECOND: Final = 1_000
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
 _STEPS_MS: Final = tuple(
     _SECOND * s
     for s in (
@@ -146,7 +148,7 @@ def time_ticks(start_ms: int, end_ms: int, most: int = 6) -> list[Tick]:
 
 def _label(at_ms: int, step: int) -> str:
     text = format_rfc3339(at_ms)
-    if step >= 86_400_000 or at_ms % 86_400_000 == 0:
+    if step >= _DAY_MS or (step > _HOUR_MS and at_ms % _DAY_MS == 0):
         return text[5:10]
     return text[11:19] if step < 60_000 else text[11:16]
 
