@@ -17,12 +17,10 @@ from api.where import EVERYTHING, TYPES, Binder, Condition, condition_sql, range
 
 PIECE_ROWS: Final = 50_000
 _KEY: Final = "account_id, occurred_at, message_id, direction"
-# What a spreadsheet would take for a formula; a number that was validated as E.164 is none.
-_FORMULA: Final = r"substring({c}, 1, 1) IN ('=', '+', '-', '@', '\t', '\r')"
-# The same of a column with few distinct values: one argument alone, so it is decided once for each of them.
-_SAFE_WORD: Final = r"replaceRegexpOne({c}, '^([=+\\-@\t\r])', '\'\\1')"
-_QUOTE: Final = "char(39)"
-_E164: Final = r"'^\\+[1-9][0-9]{6,14}$'"
+# What a spreadsheet would take for a formula gets a quote before it; a number that was validated as E.164 is none.
+# A function of one argument is decided once for each distinct value of a column with few of them.
+_SAFE: Final = r"replaceRegexpOne({c}, '^([=+\\-@\t\r])', '\'\\1')"
+_SAFE_NUMBER: Final = r"if(match({c}, '^\\+[1-9][0-9]{6,14}$'), {c}, " + _SAFE + ")"
 _TUPLE: Final = (
     "Array(Tuple(event_id String, state String, occurred_at DateTime64(3, \\'UTC\\'), segment UInt8, error_code String,"
     " source String))"
@@ -146,7 +144,4 @@ def _cell_sql(cell: Cell, b: Binder) -> str:
         return f"toJSONString({column})"
     if "String" not in type_:
         return column
-    if type_.startswith("LowCardinality"):
-        return _SAFE_WORD.replace("{c}", column)
-    aside = f" AND NOT match({column}, {_E164})" if name in ("from_number", "to_number") else ""
-    return f"if({_FORMULA.replace('{c}', column)}{aside}, concat({_QUOTE}, {column}), {column})"
+    return (_SAFE_NUMBER if name in ("from_number", "to_number") else _SAFE).replace("{c}", column)
