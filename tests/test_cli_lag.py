@@ -62,6 +62,8 @@ def test_lag_with_nothing_running(kafka_at: str, tmp_path: Path) -> None:
     assert told["status"] == "stopped" and told["rates"] is None and told["trouble"] == []
     assert sum(a["lag_events"] for a in told["agents"]) == len(events)
     assert 100 < max(a["lag_seconds"] for a in told["agents"]) < 300
+    watched = mdr(settings, "--watch", "--json", "--max-seconds", "30")
+    assert (watched.returncode, len(watched.stdout.splitlines())) == (3, 1)
     table = mdr(settings)
     assert table.returncode == 0 and table.stdout.startswith("stopped: lagcli.sends partition 0: no worker has this")
     assert "settled through: not known" in table.stdout

@@ -1,6 +1,7 @@
 """`mdr lag`: how far the agents are behind, asked of the `mdr up` that runs, or of the broker and the store."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from streams.store import Store, Unavailable
 
 _WATCH_S = 2.0
 _SECOND_LOOK_S_MAX = 10.0
+_STORED_FOR_MS = 10_000
 _COLOURS = {"ok": "green", "catching_up": "yellow", "falling_behind": "red", "stalled": "red", "stopped": "red"}
 # Before it lies only what stands for "no worker has told yet".
 _NEVER = "1970-01-02"
@@ -45,10 +47,10 @@ async def _show(wanted: Settings, seconds_max: float | None, watch: bool, as_jso
             told = await asker.ask(twice=True)
             print_json(told) if as_json else console().print(_shown(told))
             return seconds_max is not None and lag.exceeds(told["agents"], seconds_max)
-        with Live(console=console(), auto_refresh=False, transient=False) as live:
+        with nullcontext() if as_json else Live(console=console(), auto_refresh=False) as live:
             while True:
                 told = await asker.ask(twice=False)
-                print_json(told) if as_json else live.update(_shown(told), refresh=True)
+                live.update(_shown(told), refresh=True) if live is not None else print_json(told)
                 if seconds_max is not None and lag.exceeds(told["agents"], seconds_max):
                     return True
                 await asyncio.sleep(_WATCH_S)
@@ -62,6 +64,7 @@ class _Asker:
     def __init__(self, wanted: Settings) -> None:
         self._settings = wanted
         self._reader: lag.LagReader | None = None
+        self._known = (0, lag.Known())
 
     async def ask(self, *, twice: bool) -> Told:
         """The lag; `twice` looks a second time when something is behind, so that there is a trend to tell."""
@@ -75,15 +78,21 @@ class _Asker:
                     raise
         if self._reader is None:
             self._reader = lag.LagReader(running.with_running_broker(self._settings))
-        report = await self._reader.read(await asyncio.to_thread(self._stored), clock_ms())
+        report = await self._reader.read(await self._stored(), clock_ms())
         look_s = self._settings.checkpoint_interval_ms / 1000 + 0.5
         if twice and look_s <= _SECOND_LOOK_S_MAX and any(a.status == "catching_up" for a in report.agents):
             await asyncio.sleep(look_s)
-            report = await self._reader.read(await asyncio.to_thread(self._stored), clock_ms())
+            report = await self._reader.read(await self._stored(), clock_ms())
         told: Told = msgspec.to_builtins(report)
         return told
 
-    def _stored(self) -> lag.Known:
+    async def _stored(self) -> lag.Known:
+        # To open an embedded store takes a second, and to count all that is open some more.
+        if clock_ms() - self._known[0] > _STORED_FOR_MS:
+            self._known = clock_ms(), await asyncio.to_thread(self._read_store)
+        return self._known[1]
+
+    def _read_store(self) -> lag.Known:
         """What the store says, or why it says nothing: the lag itself is the broker's to tell."""
         try:
             store = Store(self._settings.clickhouse_url)
