@@ -224,7 +224,7 @@ def test_empty_pages_say_what_to_do(filled: Filled, tmp_path: Path) -> None:
         for topic in flow.TOPICS
     ]
     unknown: dict[str, Any] = dict.fromkeys(("lag_events", "lag_seconds", "trend_events_per_second", "watermark"))
-    assert flow.view({"agents": [a | unknown for a in agents]}, "", None, "", NOW_MS)["is_fresh"]
+    assert flow.view({"status": "ok", "why": "", "agents": [a | unknown for a in agents]}, "", None, "", NOW_MS)["is_fresh"]
 
 
 def test_the_flow_is_there_while_the_store_is_away(tmp_path: Path) -> None:

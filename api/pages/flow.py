@@ -54,12 +54,12 @@ def view(
     return {
         "status": status, "title": TITLES.get(status, status),
         "why": told.get("why") or why,
-        "trouble": told.get("trouble", []), "at": told.get("at"),
+        "trouble": [w for w in told.get("trouble", []) if w != told["why"]], "at": told.get("at"),
         "settled_through": told.get("settled_through", settled),
         "lanes": [lane(topic, told) for topic in TOPICS], "settling": settling(told.get("settling", [])),
         "rates": told.get("rates") or {}, "partitions": ordered(told.get("agents", []), order), "order": order,
         "by_partition": told.get("settling", []), "due_names": DUE,
-        "is_fresh": report is not None and not any(a["end"] for a in report["agents"]),
+        "is_fresh": status == "ok" and not any(a["end"] for a in told["agents"]),
         "history": curves(history, now_ms),
         "history_why": "" if history else "The last hour is kept in memory by mdr up alone.",
     }  # fmt: skip
