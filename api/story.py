@@ -81,7 +81,7 @@ def versions(client: Client, scope: Scope, message_id: str) -> list[dict[str, An
     sql = (
         "SELECT direction, record_type, state, settled_at, amended_at, amendments,"
         f" length(`timeline.event_id`) AS events, version"
-        f" FROM mdr.mdrs WHERE message_id = {b.bind(message_id, 'String')} AND {scope_sql(scope, b)}"
+        f" FROM mdr.mdrs PREWHERE message_id = {b.bind(message_id, 'String')} WHERE {scope_sql(scope, b)}"
         f" ORDER BY direction DESC, version, settled_at LIMIT {ROWS_MAX}"
     )
     return query.select(client, sql, b)

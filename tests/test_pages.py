@@ -14,9 +14,9 @@ import orjson
 import pytest
 from litestar.testing import TestClient
 
-from api import auth
+from api import auth, query
 from api.dead_letters import Filter
-from api.pages import flow
+from api.pages import figures, flow
 from schemas.times import format_rfc3339
 from tests.api_support import OPERATOR, Asker, Clock, Filled, basic, served
 from tests.pages_support import ALL, HOSTILE, LETTER, NOW_MS, Browser, Letters, Watch, filled_store
@@ -237,3 +237,14 @@ def test_the_flow_is_there_while_the_store_is_away(tmp_path: Path) -> None:
         browser = Browser(client, *OPERATOR)
         assert "Stalled" in browser.get("/ui/flow")
         assert "ClickHouse cannot be reached" in browser.get(ALL, 503)
+
+
+def test_rows_are_there_when_the_figures_take_too_long(operator: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that is too large to be added up still lists its newest rows, and says what is missing."""
+
+    def slow(*_: Any) -> Any:
+        raise query.TooSlow("the query took longer than 30 s")
+
+    monkeypatch.setattr(figures, "totals", slow)
+    text = operator.get(ALL)
+    assert "The figures are not shown: the query took longer than 30 s." in text and 'class="rows"' in text

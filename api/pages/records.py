@@ -102,12 +102,19 @@ def _load(context: Context, call: Call, ask: Ask) -> dict[str, Any]:
     link = [(n, v) for n, v in call.query if n not in ("range", "start", "end", "cursor")]
     link += [("start", format_rfc3339(ask.span.start_ms)), ("end", format_rfc3339(ask.span.end_ms))]
     settled = context.settled_through()
+    overview, slow = None, ""
+    if not ask.cursor:
+        try:
+            overview = _overview(context, call, ask, settled)
+        except query.TooSlow as e:  # the rows are there all the same
+            slow = str(e)
     return {
         "rows": [_row(row, call.caller.may_see_bodies) for row in rows],
         "more": with_query(call.path, [*link, ("cursor", following)]) if following else "",
         "first": with_query(call.path, [(n, v) for n, v in call.query if n != "cursor"]) if ask.cursor else "",
         "settled_through": settled,
-        "overview": None if ask.cursor else _overview(context, call, ask, settled),
+        "overview": overview,
+        "slow": slow,
         "copies": _copies(call, ask),
         "report": with_query("/ui/reports", [*link[-2:], *(("filter", f"{n}={v}") for n, v in ask.filters)]),
     }
