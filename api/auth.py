@@ -32,7 +32,11 @@ _NOBODY: Final = hashlib.sha256(b"").hexdigest()
 
 
 class AccessError(Exception):
-    """An account or credential cannot be made or changed so; one sentence."""
+    """An account or credential cannot be made or changed so; one sentence, and the field that is wrong."""
+
+    def __init__(self, sentence: str, field: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class Caller(NamedTuple):
@@ -167,12 +171,13 @@ def add_account(client: Client, account_id: str, parent_id: str = "") -> None:
     """Makes an account, or moves it below another parent; raises `AccessError`."""
     for name, value in (("account", account_id), ("parent", parent_id or "-")):
         if not _ACCOUNT.fullmatch(value):
-            raise AccessError(f"the {name} is not 1 to 128 characters without control characters")
+            raise AccessError(f"the {name} is not 1 to 128 characters without control characters", f"{name}_id")
     parents = tree(client)
     if account_id in parents and (parents[account_id] == parent_id or not parent_id):
         return
     if parent_id and (parent_id == account_id or parent_id in descendants(account_id, parents)):
-        raise AccessError(f"{parent_id} cannot be the parent of {account_id}: it is the account itself or below it")
+        why = "it is the account itself or below it"
+        raise AccessError(f"{parent_id} cannot be the parent of {account_id}: {why}", "parent_id")
     if parent_id and parent_id not in parents:
         _write_account(client, parent_id, "")
     _write_account(client, account_id, parent_id)
@@ -203,12 +208,12 @@ def add_credential(
     """Makes a key for an account, and the account when there is none; raises `AccessError`."""
     key = secrets.token_hex(12) if key is None else key
     if not _KEY.fullmatch(key):
-        raise AccessError("a key is 1 to 64 letters, digits, - and _")
+        raise AccessError("a key is 1 to 64 letters, digits, - and _", "key")
     for scope in scopes:
         if scope not in SCOPES:
-            raise AccessError(f"there is no scope {scope}: it is one of {', '.join(SCOPES)}")
+            raise AccessError(f"there is no scope {scope}: it is one of {', '.join(SCOPES)}", "scopes")
     if any(row["key"] == key for row in list_credentials(client)):
-        raise AccessError(f"the key {key} is taken, or was once")
+        raise AccessError(f"the key {key} is taken, or was once", "key")
     add_account(client, account_id, parent_id)
     secret = secrets.token_urlsafe(32)
     values = {

@@ -100,15 +100,17 @@ def add_credential(call: Call, context: Context) -> Answer:
     try:
         issued = auth.add_credential(context.client, account, parent, key or None, scopes)
     except auth.AccessError as e:
-        raise Refusal(400, str(e)) from None
-    return json_answer({"account_id": account, "scopes": scopes, **issued._asdict()}, 201)
+        raise Refusal(400, str(e), e.field) from None
+    told = {"account_id": account, "scopes": scopes, **issued._asdict()}
+    return json_answer(told | {"settled_through": context.settled_through()}, 201)
 
 
 def revoke_credential(call: Call, context: Context) -> Answer:
     """Ends a key, for the operator."""
     if not auth.revoke(context.client, call.names["key"]):
         raise Refusal(404, "there is no such live key", "key")
-    return json_answer({"key": call.names["key"], "revoked": True})
+    told = {"key": call.names["key"], "revoked": True}
+    return json_answer(told | {"settled_through": context.settled_through()})
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api import files, native, openapi_operator, reports, stats
+from api import auth, files, native, openapi_operator, reports, stats
 from api import openapi_parts as o
 from api.where import NUMBERS, SCALARS, TIMES
 from schemas.record import PUBLIC
@@ -54,8 +54,15 @@ def _schemas() -> dict[str, Any]:
         "ReportRequest": _report_request(),
         "Credential": o.object_of({
             "key": o.TEXT, "account_id": o.TEXT, "parent_id": o.TEXT, "scopes": o.list_of(o.TEXT),
-            "created_at": o.INSTANT, "revoked": {"type": "boolean"},
+            "created_at": o.INSTANT, "revoked": o.FLAG,
         }),
+        "CredentialRequest": {
+            "type": "object", "additionalProperties": False, "required": ["account_id"],
+            "properties": {
+                "account_id": {"type": "string", "minLength": 1, "maxLength": 128}, "parent_id": o.TEXT, "key": o.TEXT,
+                "scopes": o.list_of({"enum": list(auth.SCOPES)}),
+            },
+        },
         **openapi_operator.schemas(),
     }  # fmt: skip
 
@@ -141,8 +148,22 @@ def _paths() -> dict[str, Any]:
         },
         "/mdr/files/{token}": {"get": _download()},
         **openapi_operator.paths(),
+        **_credential_paths(),
+    }
+
+
+def _credential_paths() -> dict[str, Any]:
+    """The operator's alone."""
+    texts = dict.fromkeys(("account_id", "key", "secret", "bearer"), o.TEXT)
+    made = o.body({**texts, "scopes": o.list_of(o.TEXT)})
+    ended = o.body({"key": o.TEXT, "revoked": o.FLAG})
+    return {
         "/mdr/credentials": {
-            "get": o.get("Every key, for the operator", o.body({"credentials": o.list_of(o.ref("Credential"))}), [])
+            "get": o.get("Every key, for the operator", o.body({"credentials": o.list_of(o.ref("Credential"))}), []),
+            "post": o.post("A new key; its secret is told this once", "CredentialRequest", made, 201),
+        },
+        "/mdr/credentials/{key}": {
+            "delete": o.get("Ends a key at once, for the operator", ended, [o.path("key", "The key.")], 404)
         },
     }
 

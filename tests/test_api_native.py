@@ -224,13 +224,14 @@ def test_a_credential_works_in_every_form_until_it_is_revoked(
         ({"account_id": 1}, "account_id"),
         ({"account_id": "a", "x": 1}, "x"),
         ({"account_id": "a", "scopes": "sms.read"}, "scopes"),
-        ({"account_id": "a", "scopes": ["all"]}, ""),
-        ({"account_id": "a", "key": "a.b"}, ""),
-        ({"account_id": "\n"}, ""),
+        ({"account_id": "a", "scopes": ["all"]}, "scopes"),
+        ({"account_id": "a", "key": "a.b"}, "key"),
+        ({"account_id": "a", "parent_id": "a"}, "parent_id"),
+        ({"account_id": "\n"}, "account_id"),
     ],
 )
 def test_a_bad_credential_is_refused(operator: Asker, body: dict[str, Any], field: str) -> None:
-    """What a credential cannot be is a 400 that says why."""
+    """What a credential cannot be is a 400 that names the field."""
     assert operator.send("POST", "/mdr/credentials", body, 400).get("field", "") == field
 
 

@@ -42,7 +42,8 @@ class _Served:
 
     def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
         body = {"account_id": account, "parent_id": parent, "key": key, "scopes": list(scopes)}
-        return self._client.send("POST", _PATH, body=body)
+        told = self._client.send("POST", _PATH, body=body)
+        return {name: told[name] for name in ("account_id", "scopes", "key", "secret", "bearer")}
 
     def every(self) -> list[dict[str, Any]]:
         return list(self._client.get(_PATH)["credentials"])
