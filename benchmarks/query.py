@@ -1,4 +1,5 @@
-"""How fast records are read: pages, single records, deep pages and a report, through HTTP and beside plain SQL.
+"""How fast records are read: pages, single records, deep pages and a report, through HTTP and beside plain SQL; and what
+a report leaves of the worker's throughput.
 
 `python -m benchmarks.query [--records N] [--path DIR]` fills an embedded store (once, if DIR is kept) and ends with one
 JSON line. Latencies are of one client on one connection.
@@ -18,13 +19,17 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 import uvicorn
 
 from api.app import AppConfig, create_app
+from schemas.events import TOPICS
 from schemas.times import format_rfc3339
+from streams.flow import Flow
+from streams.fold import columns_of, inbound_row, outbound_row
+from streams.simulate import Event, Plan, events
 from streams.store import Store, connect
 
 ACCOUNTS: Final = 20
@@ -32,6 +37,8 @@ DAYS: Final = 30
 _DAY_MS: Final = 86_400_000
 _STEP: Final = 500_000
 _OPERATOR: Final = ("operator", "secret")
+_WORK_S: Final = 15
+_BATCH: Final = 20_000
 
 
 def fill(store: Store, records: int, start_ms: int) -> None:
@@ -80,6 +87,7 @@ class Asker:
     """One connection, one credential."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._connection = http.client.HTTPConnection("127.0.0.1", port)
         self._headers = {"Authorization": "Basic " + base64.b64encode(":".join(_OPERATOR).encode()).decode()}
 
@@ -187,6 +195,66 @@ def report(ask: Asker, start_ms: int, records: int) -> dict[str, Any]:
     }
 
 
+class Entry(NamedTuple):
+    """An entry of a topic, as a consumer hands it over."""
+
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def share(ask: Asker, store: Store, start_ms: int, records: int) -> dict[str, Any]:
+    """The worker's own part (decode, join, settle, insert; no Kafka), alone and while reports are built."""
+    # In a month of their own, which is dropped afterwards.
+    began_ms = start_ms - 400 * _DAY_MS
+    log = list(events(Plan(20_000, 5, began_ms, account="bench-worker")))
+    alone = _work(store, log)
+    enough = threading.Event()
+    thread = threading.Thread(target=_reports, args=(ask.port, start_ms, records, enough))
+    thread.start()
+    during = _work(store, log)
+    enough.set()
+    thread.join()
+    for month in {format_rfc3339(e.at_ms)[:7].replace("-", "") for e in log}:
+        store.client.command(f"ALTER TABLE mdr.mdrs DROP PARTITION {int(month)}")
+    return {"alone_events_per_s": round(alone), "with_reports": round(during), "share": round(during / alone, 3)}
+
+
+def _reports(port: int, start_ms: int, records: int, stop: threading.Event) -> None:
+    while not stop.is_set():
+        report(Asker(port), start_ms, records)
+
+
+def _work(store: Store, log: list[Event]) -> float:
+    """Events a second, over some seconds."""
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < _WORK_S:
+        flow = Flow("mdr.", 4 * 3_600_000)
+        flow.open_partition(0, log[0].at_ms)
+        for at in range(0, len(log), _BATCH):
+            chunk = log[at : at + _BATCH]
+            for topic in TOPICS:
+                entries = [Entry(at + n, e.at_ms, e.key, e.value) for n, e in enumerate(chunk) if e.topic == topic]
+                flow.batch(topic, 0, entries, chunk[-1].at_ms)
+            done += len(chunk)
+            _write(store, flow, chunk[-1].at_ms)
+            if time.perf_counter() - began >= _WORK_S:
+                break
+    return done / (time.perf_counter() - began)
+
+
+def _write(store: Store, flow: Flow, now_ms: int) -> None:
+    part = flow.partitions[0]
+    rows = part.take(now_ms)
+    done = [outbound_row(life, life.send, 0) for life in rows.settled if life.send is not None]
+    done += [inbound_row(receive, now_ms, 0) for receive in rows.inbound]
+    if done:
+        store.write_records(columns_of(done))
+    part.written(now_ms)
+
+
 def _rss_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -232,7 +300,8 @@ def _served(store: Store, folder: Path, start_ms: int, asked: argparse.Namespace
     try:
         measure(ask, store, start_ms, 10)
         figures = measure(ask, store, start_ms, asked.rounds)
-        return {**figures, "report": report(ask, start_ms, asked.records)}
+        figures["report"] = report(ask, start_ms, asked.records)
+        return {**figures, "worker": share(ask, store, start_ms, asked.records)}
     finally:
         server.should_exit = True
         thread.join()
