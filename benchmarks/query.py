@@ -1,8 +1,7 @@
-"""How fast records are read: pages, single records, deep pages and a report, through HTTP and beside plain SQL; and what
-a report leaves of the worker's throughput.
+"""How fast records are read, through HTTP and beside plain SQL: pages, single records, deep pages and a report.
 
 `python -m benchmarks.query [--records N] [--path DIR]` fills an embedded store (once, if DIR is kept) and ends with one
-JSON line. Latencies are of one client on one connection.
+JSON line. Latencies are of one client on one connection. `worker` is what reports leave of the worker's throughput.
 """
 
 # the statements are made of numbers of this file
