@@ -37,6 +37,11 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def monotonic_ms() -> int:
+    """Milliseconds by a clock that nobody sets; it says how long, not when."""
+    return round(asyncio.get_running_loop().time() * 1000)
+
+
 class WorkerStuck(Exception):
     """The worker does not get on and must be started anew; one sentence."""
 
@@ -78,7 +83,6 @@ class Worker:
         self._asking_ends: tuple[int, asyncio.Task[dict[TopicPartition, int]]] | None = None
         # Why nothing is read, when it is for a reason that passes.
         self._read_trouble = self._broker_trouble = ""
-        self._watchdog = Watchdog(clock())
         self.app = self._make_app()
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -87,6 +91,7 @@ class Worker:
         """Migrates the store and begins to consume; `failed` is set when the worker cannot go on."""
         await self._check_store()
         self.failed = asyncio.get_running_loop().create_future()
+        self._watchdog = Watchdog(monotonic_ms())
         await self._outbox.start()
         await self.app.start()
         self._writing = self._spawn(self.barrier.run())
@@ -249,7 +254,7 @@ class Worker:
             await asyncio.sleep(_TICK_S)
             await self._find_ends()
             now_ms = self._clock()
-            self._watch(now_ms)
+            self._watch()
             partitions = dict(self.flow.partitions)
             asked = self.flow.tick(now_ms)
             found = await self._lookup([mid for ids in asked.values() for mid in ids]) if asked else {}
@@ -257,13 +262,14 @@ class Worker:
                 if self.flow.partitions.get(shard) is partitions[shard]:
                     partitions[shard].resolve_receipts(ids, found, self._clock())
 
-    def _watch(self, now_ms: int) -> None:
+    def _watch(self) -> None:
         """Ends the worker when there is something to read and nothing is read, for no reason we know."""
         done = self.barrier.done
         # A consumer that does not say where the log ends is one that hangs.
         is_behind = self._asking_ends is not None or any(end > done.get(tp, 0) for tp, end in self.ends.items())
         recovering = any(not ready.is_set() for ready in self._ready.values())
         is_held_up = bool(recovering or self.barrier.trouble or self._read_trouble or self._broker_trouble)
+        now_ms = monotonic_ms()  # a clock that is set says nothing about us
         if self._watchdog.is_stuck(sum(done.values()), is_behind=is_behind, is_held_up=is_held_up, now_ms=now_ms):
             self.fail(WorkerStuck(f"the log moves, but nothing was read for {STUCK_MS_MAX // 1000} s"))
 

@@ -65,6 +65,8 @@ class Lives:
         self.fresh_inbound: dict[str, Receive] = {}
         self.flushing_inbound: dict[str, Receive] = {}
         self.marks = dict.fromkeys(("sends", "receives", "receipts"), 0)
+        # The newest broker time read: unlike a watermark it follows no clock of ours that jumps.
+        self._read_ms = dict(self.marks)
         self.counts = Counts()
         self.dead: list[DeadLetter] = []
         self.waiting = 0
@@ -129,7 +131,8 @@ class Lives:
     def advance(self, topic: str, entries: Sequence[Entry], now_ms: int) -> None:
         """Moves a topic's watermark over entries that were read; one far in the future says nothing about time."""
         newest_ms = max((e.timestamp for e in entries if e.timestamp <= now_ms + FUTURE_MS_MAX), default=0)
-        self.marks[topic] = max(self.marks[topic], min(newest_ms, now_ms))
+        self._read_ms[topic] = max(self._read_ms[topic], min(newest_ms, now_ms))
+        self.marks[topic] = max(self.marks[topic], self._read_ms[topic])
 
     def caught_up(self, topic: str, asked_ms: int) -> None:
         """Says that everything in a topic was read that it held at `asked_ms` by the clock."""
@@ -188,8 +191,8 @@ class Lives:
     def written(self, now_ms: int) -> None:
         """Says that what was taken last is durable: from here on only the ids are remembered."""
         since_ms = self._settled_from_ms
-        self._recent["outbound"].add(self.flushing, since_ms, now_ms, self.marks["sends"])
-        self._recent["inbound"].add(self.flushing_inbound, since_ms, now_ms, self.marks["receives"])
+        self._recent["outbound"].add(self.flushing, since_ms, now_ms, self._read_ms["sends"])
+        self._recent["inbound"].add(self.flushing_inbound, since_ms, now_ms, self._read_ms["receives"])
         self._outlived |= {mid: self.flushing[mid] for mid in self._held if mid in self.flushing}
         self.flushing, self.flushing_inbound, self._flushing_orphans = {}, {}, {}
 

@@ -227,7 +227,7 @@ class Partition(Lives):
     def _recall(self, ids: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
         """Remembers what the store has a record of: another owner may have settled it after we read what it settled."""
         recorded = [mid for mid in ids if mid in found and "outbound" in found[mid].records]
-        self._recent["outbound"].add(recorded, now_ms, now_ms, self.marks["sends"])
+        self._recent["outbound"].add(recorded, now_ms, now_ms, self._read_ms["sends"])
 
     def _merge_waiting(
         self, mid: str, life: Life | None, stored: Life, orphans: tuple[Receipt, ...], now_ms: int
@@ -304,8 +304,8 @@ class Partition(Lives):
                 continue
             if life.asked and life.deadline_ms < self.marks["sends"]:
                 self._orphan(mid, life, now_ms)
-        for recent in self._recent.values():
-            recent.forget(now_ms - REMEMBER_MS, min(self.marks["sends"], self.marks["receives"]) - REMEMBER_MS)
+        for direction, topic in (("outbound", "sends"), ("inbound", "receives")):
+            self._recent[direction].forget(now_ms - REMEMBER_MS, self._read_ms[topic] - REMEMBER_MS)
         return self._due_asks()
 
     def _orphan(self, mid: str, life: Life, now_ms: int) -> None:

@@ -184,13 +184,13 @@ class Store:
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """Inserts receipts that never met a message, each with the time it was given up."""
-        rows = [orphan_row(r, ms, shard, 1, 0) for r, ms in orphans]
+        rows = [orphan_row(r, ms, shard, 0) for r, ms in orphans]
         bad = self._write("orphan_log", ORPHAN_COLUMNS, columns_of(rows))
         return [b._replace(sources=(cast(str, b.row[_ORPHAN_SOURCE]),)) for b in bad]
 
     def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
         """Takes out receipts that met their message after all."""
-        rows = [orphan_row(r, ms, shard, 2, 1) for r, ms in adopted]
+        rows = [orphan_row(r, ms, shard, 1) for r, ms in adopted]
         self._write("orphan_log", ORPHAN_COLUMNS, columns_of(rows))
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:

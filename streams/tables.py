@@ -89,6 +89,7 @@ WHERE direction = 'outbound' AND shard IN {shards:Array(UInt16)}
     )
 GROUP BY account_id, occurred_at, message_id
 """
+_ADOPTED: Final = 1 << 62
 LOOKUP_IDS: Final = (
     "SELECT message_id, 1 AS place FROM mdrs WHERE message_id IN {ids:Array(String)}"
     " UNION ALL SELECT message_id, 2 AS place FROM orphan_log WHERE message_id IN {ids:Array(String)}"
@@ -101,12 +102,18 @@ LOOKUP_ORPHANS: Final = (
     f"SELECT {select_columns(ORPHAN_COLUMNS[:13])} FROM orphan_log AS t"  # noqa: S608  # our own column names
     # Also those adopted before: merging knows them again, and a stale worker may have adopted them in vain.
     " WHERE message_id IN {ids:Array(String)}"
-    " ORDER BY t.version LIMIT 1 BY message_id, event_id, state, occurred_at, segment"
+    " ORDER BY t.version DESC LIMIT 1 BY message_id, event_id, state, occurred_at, segment"
 )
 
 
-def orphan_row(r: Receipt, at_ms: int, shard: int, version: int, is_deleted: int) -> tuple[object, ...]:
+def orphan_version(source: str, is_deleted: int) -> int:
+    """Of copies of a receipt that were given up the first in the log stays; one that met its message outranks all."""
+    return _ADOPTED if is_deleted else _ADOPTED - 1 - int(source.rsplit(":", 1)[1])
+
+
+def orphan_row(r: Receipt, at_ms: int, shard: int, is_deleted: int) -> tuple[object, ...]:
     """A row of `orphan_log`: a receipt, when it was given up, and whether it has met its message since."""
+    version = orphan_version(r.source, is_deleted)
     return (
         r.message_id, r.event_id, r.state, r.occurred_ms, r.error_code, r.vendor_error_code, r.provider, r.segment,
         r.source, r.mcc, r.mnc, r.rate, r.carrier_fee, at_ms, shard, version, is_deleted,

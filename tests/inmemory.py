@@ -18,7 +18,7 @@ from streams.flow import TOPICS, Flow, Found, Held
 from streams.fold import Columns
 from streams.settle import REMEMBER_MS, Partition
 from streams.store import Store, Unstorable
-from streams.tables import Checkpoint
+from streams.tables import Checkpoint, orphan_version
 from tests.entries import PREFIX, LogEntry, entry
 
 SHARD = 0
@@ -72,16 +72,17 @@ class MemoryStore:
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         self.before_write("orphans")
-        self._log_orphans(1, orphans)
+        self._log_orphans(0, orphans)
         return []
 
     def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
         self.before_write("adopted")
-        self._log_orphans(2, adopted)
+        self._log_orphans(1, adopted)
 
-    def _log_orphans(self, version: int, receipts: Sequence[tuple[Receipt, int]]) -> None:
+    def _log_orphans(self, is_deleted: int, receipts: Sequence[tuple[Receipt, int]]) -> None:
         for r, _at_ms in receipts:
             key = (r.message_id, r.event_id, r.state, r.occurred_ms, r.segment)
+            version = orphan_version(r.source, is_deleted)
             if key not in self.orphan_log or version >= self.orphan_log[key][0]:
                 self.orphan_log[key] = version, r
 
@@ -105,7 +106,7 @@ class MemoryStore:
 
     def orphans(self) -> dict[OrphanKey, Receipt]:
         """The receipts that never met a message."""
-        return {key: receipt for key, (version, receipt) in self.orphan_log.items() if version == 1}
+        return {key: r for key, (version, r) in self.orphan_log.items() if version < orphan_version("", 1)}
 
     def open_rows(self) -> Iterator[tuple[OpenRow, int]]:
         """What is open or waiting; 1 beside what has a record that holds as many facts, 2 beside one of fewer."""

@@ -68,6 +68,12 @@ _WRITTEN_SINCE: Final[list[Any]] = [
     *_WAITING, ("tick",), *_GIVEN_UP, ("write", False, [], None), ("arrive", 1), ("read", "sends", 1), ("arrive", 1),
     ("begin", "sends", 1), ("answer", "sends"), ("write", False, [], None), ("finish", "sends"),
 ]  # fmt: skip
+_ALTERED: Final = Arrival("receipts", event("receipts", event_id="r1", state="sent", error_code="altered"), 0)
+# A receipt and its altered copy are given up one after the other, then the send comes.
+_GIVEN_UP_TWICE: Final[list[Any]] = [
+    *_WAITING, ("tick",), *_GIVEN_UP, ("write", False, [], None), *_WAITING, ("tick",), *_GIVEN_UP,
+    ("write", False, [], None), ("arrive", 1), ("read", "sends", 1),
+]  # fmt: skip
 # It settles without the receipt that the next owner reads, and saves, before this one writes.
 _OUTRUN: Final[list[Any]] = [
     *_LOST[:2], ("write", True, [], None), ("arrive", 1), ("read", "receipts", 1), *_GIVEN_UP, ("arrive", 1),
@@ -90,6 +96,7 @@ _SETTLED_SINCE: Final[list[Any]] = [
 @example(History([_SENT, _SEND], [*_WAITING, ("tick",), *_GIVEN_UP, ("arrive", 1), ("read", "sends", 1)]))
 @example(History([_SENT], [*_WAITING, ("write", True, [("tick",)], None)]))
 @example(History([_DELIVERED, _SEND, _OTHER_SEND], _WRITTEN_SINCE))
+@example(History([_SENT, _ALTERED, _SEND], _GIVEN_UP_TWICE))
 @example(History([_LATE_SEND], [("arrive", 1), ("begin", "sends", 1), ("write", True, [], None), ("crash",)]))
 def test_however_a_log_is_read_its_outcome_is_the_same(history: History) -> None:
     """Records, orphans and dead letters depend on the log alone, not on batches, ticks, writes, look-ups or crashes."""
@@ -170,3 +177,18 @@ def test_attributes_may_be_called_like_what_memory_leaves_out() -> None:
     (life,) = partition.take(NOON_MS).settled
     assert life.send is not None and life.send.attributes == attributes
     assert [(r.message_id, r.event_id) for r in life.receipts] == [("m1", "m1-1"), ("m1", "r2")]
+
+
+def test_a_clock_that_jumps_forgets_nothing() -> None:
+    """What was settled is remembered for ten minutes of the log, though the worker's clock goes an hour ahead."""
+    partition = Partition(0, 5_000, NOON_MS)
+    first = read("receives"), entry(0, NOON_MS, event("receives"))
+    partition.add_receives([first], NOON_MS)
+    partition.take(NOON_MS)
+    partition.written(NOON_MS)
+    hour_ms = NOON_MS + 3_600_000
+    for topic in partition.marks:
+        partition.caught_up(topic, hour_ms)
+    partition.tick(hour_ms)
+    again = read("receives"), entry(1, NOON_MS + 1_000, event("receives"))
+    assert len(partition.add_receives([again], hour_ms)) == 1, "it is not looked up"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from streams import kafka
-from streams.agents import Worker, WorkerStuck, clock_ms
+from streams import agents, kafka
+from streams.agents import Worker, WorkerStuck
 from streams.settings import Settings
 from streams.watchdog import STUCK_MS_MAX, Watchdog
 from tests import pipeline
@@ -41,11 +41,12 @@ def test_time_that_was_held_up_does_not_count() -> None:
     assert dog.is_stuck(1, is_behind=True, is_held_up=False, now_ms=10 * LATE_MS)
 
 
-async def _run(settings: Settings, harm: Any) -> BaseException | None:
+async def _run(settings: Settings, harm: Any, monkeypatch: pytest.MonkeyPatch) -> BaseException | None:
     """A worker that has read something, then is harmed; what it ends with once the clock says two minutes more."""
-    passed_ms = 0
+    passed_ms, real_ms = 0, agents.monotonic_ms
     await kafka.create_topics(settings)
-    worker = Worker(settings, await kafka.check_topics(settings), clock=lambda: clock_ms() + passed_ms)
+    worker = Worker(settings, await kafka.check_topics(settings))
+    monkeypatch.setattr(agents, "monotonic_ms", lambda: real_ms() + passed_ms)
     await worker.start()
     assert worker.failed is not None
     try:
@@ -82,8 +83,10 @@ def _hush(worker: Worker) -> None:
     [("hangs.", _hang, True), ("hushed.", _hush, True), ("well.", lambda worker: None, False)],
     ids=["the consumer reads no more", "the consumer answers no more", "all is well"],
 )
-def test_a_consumer_that_hangs_ends_the_worker(kafka_at: str, tmp_path: Path, name: str, harm: Any, stuck: bool) -> None:
+def test_a_consumer_that_hangs_ends_the_worker(
+    kafka_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, harm: Any, stuck: bool
+) -> None:
     """The process ends with its reason, for a supervisor to start it anew; a worker that reads goes on."""
-    error = asyncio.run(_run(pipeline.make_settings(kafka_at, tmp_path, name), harm))
+    error = asyncio.run(_run(pipeline.make_settings(kafka_at, tmp_path, name), harm, monkeypatch))
     assert isinstance(error, WorkerStuck) if stuck else error is None
     assert not stuck or "nothing was read for 120 s" in str(error)

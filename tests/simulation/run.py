@@ -142,7 +142,7 @@ class Run:
             self.died(process, f"its own {e!r}")
 
     async def _live(self, process: Process, app: App) -> None:
-        worker = SimWorker(self.settings, self.shards, app, lambda: self.world.now_ms)
+        worker = SimWorker(self.settings, self.shards, app, lambda: self.world.now_ms + process.skew_ms)
         self.workers.append((process, worker, app))
         try:
             await worker.start()
@@ -180,7 +180,7 @@ class Run:
             return
         self.world.after(self.random.randint(300, 6_000), self.nemesis)
         running = [w for w in self.workers if w[0].alive and not w[0].stopped and not w[2].closing]
-        what = self.random.choice(("kill", "stop", "term", "store", "broker", "start", "nothing"))
+        what = self.random.choice(("kill", "stop", "term", "store", "broker", "start", "clock", "nothing"))
         if what == "store":
             self.failing_until_ms = self.world.now_ms + self.random.choice((500, 4_000, 12_000))
             self.say("the store fails")
@@ -204,6 +204,10 @@ class Run:
             self.say(f"{process.name} is told to stop")
             app.closing = True
             process.spawn(self._terminate(process, worker))
+        elif what == "clock":
+            # Further behind, what is written now would be in its future.
+            process.skew_ms = self.random.choice((3_600_000, 30_000, 0, -5_000, -500_000))
+            self.say(f"{process.name}: its clock is {process.skew_ms} ms ahead")
         else:
             self.result.stops += 1
             self.say(f"{process.name} is frozen")
@@ -232,6 +236,8 @@ class Run:
         self.world.run(last_ms + self.random.randint(0, 6_000))
         self.calm = True
         self.failing_until_ms, self.broker.failing = 0, 0.0
+        for process in self.world.processes:
+            process.skew_ms = 0
         self.say("from here on all is well")
         self.world.run(self.world.now_ms + CALM_MS, self._is_done)
         if not self._is_done():

@@ -14,7 +14,7 @@ from schemas.record import COLUMNS, Record
 from streams.effects import Found, OpenRow
 from streams.fold import Columns
 from streams.store import Unstorable
-from streams.tables import Checkpoint
+from streams.tables import Checkpoint, orphan_version
 
 Row = tuple[Any, ...]
 _AT = {c.name: n for n, c in enumerate(COLUMNS)}
@@ -84,21 +84,20 @@ class MemoryStore:
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """All rows in one insert."""
-        self._put_orphans("orphans", shard, orphans, 1, 0)
+        self._put_orphans("orphans", shard, orphans, 0)
         return []
 
     def drop_orphans(self, shard: int, adopted: Sequence[tuple[Receipt, int]]) -> None:
         """All rows in one insert."""
-        self._put_orphans("adopted", shard, adopted, 2, 1)
+        self._put_orphans("adopted", shard, adopted, 1)
 
-    def _put_orphans(
-        self, what: str, shard: int, rows: Sequence[tuple[Receipt, int]], version: int, is_deleted: int
-    ) -> None:
+    def _put_orphans(self, what: str, shard: int, rows: Sequence[tuple[Receipt, int]], is_deleted: int) -> None:
         if not rows:
             return
         self._point(f"before {what}")
         for receipt, at_ms in rows:
             key = orphan_key(receipt)
+            version = orphan_version(receipt.source, is_deleted)
             known = self.tables.orphans.get(key)
             if known is None or version >= known[0]:
                 self.tables.orphans[key] = version, is_deleted, shard, msgspec.structs.replace(receipt), at_ms

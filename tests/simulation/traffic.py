@@ -30,6 +30,8 @@ class Traffic:
         self._random, self._shards, self._window_ms = random, shards, window_ms
         self._start_ms, self._span_ms = start_ms, span_ms
         self._events = 0
+        # A producer that writes what happened long ago: time in the log is far behind the clock.
+        self._behind_ms = 0 if orderly else random.choice((0, 0, 0, 60_000))
         self._orderly = orderly
         self.entries: list[Written] = []
         for number in range(random.randint(4, 14)):
@@ -88,7 +90,9 @@ class Traffic:
         fields |= {name: values[name] for name in more if random.random() < 0.2}
         self._event(at_ms, "receipts", mid, fields)
         while random.random() < 0.2:
-            self._event(at_ms + random.choice((1, 400, 4 * self._window_ms)), "receipts", mid, fields)
+            altered = {} if self._orderly else {"error_code": "altered", "rate": "0.99"}
+            again = fields | random.choice(({}, {}, altered))
+            self._event(at_ms + random.choice((1, 400, 4 * self._window_ms)), "receipts", mid, again)
 
     def _fields(self, mid: str, at_ms: int, ago_ms: int) -> dict[str, Any]:
         self._events += 1
@@ -101,5 +105,5 @@ class Traffic:
 
     def _write(self, at_ms: int, topic: str, mid: str, value: bytes | None) -> None:
         key = mid.encode()
-        behind_ms = self._random.choice((0, 0, 0, self._random.randrange(2_000)))
+        behind_ms = self._behind_ms + self._random.choice((0, 0, 0, self._random.randrange(2_000)))
         self.entries.append(Written(at_ms, topic, partition_of(key, self._shards), key, value, behind_ms))

@@ -116,6 +116,7 @@ class Process:
         self.name = name
         self.alive = True
         self.stopped = False
+        self.skew_ms = 0  # how far its clock is ahead of the world's
         self.asked_ms = 0  # when the broker is done with what it was asked last
         self.loop = Loop(self)
 
