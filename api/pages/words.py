@@ -38,7 +38,9 @@ def rate(n: float | None) -> str:
     """A rate a second."""
     if n is None:
         return UNKNOWN
-    return "0" if n == 0 else f"{n:.2f}" if abs(n) < 1 else f"{n:.1f}" if abs(n) < 100 else compact(n)
+    return (
+        "0" if n == 0 else f"{n:.2f}" if abs(n) < 1 else f"{n:.1f}".removesuffix(".0") if abs(n) < 100 else compact(n)
+    )
 
 
 def share(part: float | None, of: float | None = 1) -> str:
