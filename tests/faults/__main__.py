@@ -40,7 +40,7 @@ def plan(world: World, short: bool) -> list[tuple[str, Any]]:
         ("kill -9 of a worker", world.kill_worker),
         ("broker: SIGSTOP", world.freeze_broker),
         ("store: away", world.outage(away_s)),
-        ("store: disk full", world.fill_disk),
+        ("store: disk full (code 243)", store("code", 5, code=243)),
         ("SIGTERM without store", world.terminate_without_store),
         ("store: hangs", store("hang", 8 if short else 60, only="any")),
         ("rebalance storm", world.storm),

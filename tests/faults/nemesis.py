@@ -88,15 +88,6 @@ class World(Ground):
 
         return fault
 
-    async def fill_disk(self) -> str | None:
-        """The store's disk is full: a disk of its own, else the answer that a full one gives."""
-        if not self.has_disk:
-            return await self.store_fault("code", 10, code=243)()
-        await asyncio.to_thread(self.clickhouse.fill_disk)
-        await asyncio.sleep(10)
-        self.clickhouse.free_disk()
-        return "a real one"
-
     async def compaction(self) -> str | None:
         """Most of what a stopped group has not read is compacted away: holes, and only the last of each key."""
         async with self.quiet():

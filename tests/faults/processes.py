@@ -72,18 +72,15 @@ class Clickhouse:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self.data = home / "clickhouse"
         self.port = 0
         self._control = 0
-        self._mounted = False
         self.process: Killable | None = None
 
     async def start(self) -> None:
         """Returns once it answers."""
-        self.data.mkdir(exist_ok=True)
         ready = self._home / "clickhouse.json"
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.chserver", "--path", str(self.data / "store")]
+        command = [sys.executable, "-m", "tests.chserver", "--path", str(self._home / "clickhouse")]
         command += ["--port", str(self.port), "--ready-file", str(ready)]
         self.process = Killable("clickhouse", command, dict(os.environ), self._home / "clickhouse.log")
         while not ready.exists():
@@ -92,33 +89,10 @@ class Clickhouse:
         told = json.loads(ready.read_text())
         self.port, self._control = told["port"], told["control"]
 
-    def on_small_disk(self, megabytes: int) -> bool:
-        """Gives it a disk of its own before it starts; False where that is not allowed."""
-        self.data.mkdir(exist_ok=True)
-        options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "faults", str(self.data)]
-        self._mounted = not subprocess.run(["mount", *options], capture_output=True, check=False).returncode
-        return self._mounted
-
-    def fill_disk(self) -> None:
-        """Leaves no byte free, if it has a disk of its own; `free_disk` ends it."""
-        with contextlib.suppress(OSError), (self.data / "filler").open("wb", buffering=0) as filler:
-            while self._mounted:
-                filler.write(b"x" * (1 << 20))
-        with contextlib.suppress(OSError), (self.data / "rest").open("wb", buffering=0) as filler:
-            while self._mounted:
-                filler.write(b"x" * 512)
-
-    def free_disk(self) -> None:
-        """Room again."""
-        for name in ("filler", "rest"):
-            (self.data / name).unlink(missing_ok=True)
-
     async def close(self) -> None:
         """Ends it for good."""
         if self.process is not None:
             await self.process.kill()
-        if self._mounted:
-            await asyncio.to_thread(subprocess.run, ["umount", "-l", str(self.data)], capture_output=True, check=False)
 
     def fault(self, kind: str, **more: Any) -> None:
         """Puts a fault in force; `none` ends it."""

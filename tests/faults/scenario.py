@@ -24,7 +24,6 @@ from tests.faults.verdict import Reader
 PREFIX: Final = "faults."
 PARTITIONS: Final = 4
 WINDOW_MS: Final = 5_000
-DISK_MB: Final = 4_000
 
 
 @dataclass
@@ -53,14 +52,12 @@ class Ground:
         self.problems: list[str] = []
         self.kills = 0
         self.standstill_s = 0.0
-        self.has_disk = False
         self._tasks: list[asyncio.Task[None]] = []
         self._flowing = asyncio.Event()
 
     async def start(self) -> None:
         """Everything runs; the traffic waits."""
         await self.kafka.start()
-        self.has_disk = self.clickhouse.on_small_disk(DISK_MB)
         await self.clickhouse.start()
         self.reader = Reader(self.kafka.bootstrap, PREFIX, PARTITIONS, self.clickhouse.port)
         await self._topics()
