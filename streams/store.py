@@ -6,14 +6,9 @@ rows are halved until the bad one is alone.
 
 import contextlib
 import re
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
-from itertools import accumulate, chain
-from types import ModuleType
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
@@ -27,8 +22,10 @@ from schemas import record
 from schemas.events import Receipt
 from schemas.record import COLUMNS, Column, Record
 from streams import join
+from streams.blocks import block_of, by_month
 from streams.effects import Found, OpenRow
 from streams.fold import Columns, columns_of
+from streams.folding import Folded
 from streams.tables import (
     CHECKPOINT_COLUMNS,
     LOOKUP_IDS,
@@ -71,23 +68,6 @@ class Unstorable(NamedTuple):
     row: tuple[object, ...]
     detail: str
     sources: tuple[str, ...] = ()
-
-
-def _keep_pandas_out() -> None:
-    """Arrow looks for pandas at its first array, which takes a second and 60 MB; once it found none it never asks."""
-    if "pandas" in sys.modules:
-        return
-    too_old = ModuleType("pandas")
-    too_old.__version__ = "0"  # type: ignore[attr-defined]
-    sys.modules["pandas"] = too_old
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            pa.array([""])
-    finally:
-        del sys.modules["pandas"]
-
-
-_keep_pandas_out()
 
 
 def connect(url: str) -> Client:
@@ -172,9 +152,18 @@ class Store:
 
     # ---- writing -------------------------------------------------------------------------------------------
 
-    def write_records(self, records: Columns) -> list[Unstorable]:
-        """Inserts columns of `Record`, one insert a month; returns the rows that cannot be stored."""
-        bad = [bad for part in _by_month(records) for bad in self._write("mdrs", COLUMNS, part)]
+    def write_records(self, records: Columns | Folded) -> list[Unstorable]:
+        """Inserts records, one insert a month; returns the rows that cannot be stored."""
+        if isinstance(records, Folded):
+            try:
+                for block in records:
+                    self._insert("mdrs", block)
+                return []
+            except Unavailable:
+                raise
+            except Exception:  # as below; which row it is shows when they are halved
+                records = records.columns()
+        bad = [bad for part in by_month(records) for bad in self._write("mdrs", COLUMNS, part)]
         return [b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
 
     def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
@@ -202,7 +191,7 @@ class Store:
         if not data or not data[0]:
             return []
         try:
-            self._insert(table, columns, data)
+            self._insert(table, block_of(columns, data))
         except Unavailable:
             raise
         except Exception as e:  # the client raises what it likes for a value it cannot write
@@ -213,10 +202,7 @@ class Store:
             return self._write(table, columns, halves[0]) + self._write(table, columns, halves[1])
         return []
 
-    def _insert(self, table: str, columns: Sequence[Column], data: Columns) -> None:
-        # A column that holds nothing but its default is left out: the table fills it in.
-        filled = [(c.name, _arrow(values, c.type)) for c, values in zip(columns, data, strict=True) if any(values)]
-        block = pa.Table.from_arrays([array for _, array in filled], names=[name for name, _ in filled])
+    def _insert(self, table: str, block: pa.Table) -> None:
         with _translated():
             # Duplicates within a block are for the reader to see through; to merge them here costs twice the insert.
             self.client.insert_arrow(table, block, database=DATABASE, settings={"optimize_on_insert": 0})
@@ -326,43 +312,6 @@ def _statements(text: str, fill: dict[str, str]) -> Iterator[str]:
     return (s.strip() for s in without_comments.split(";\n") if s.strip())
 
 
-_OCCURRED_AT: Final = [c.name for c in COLUMNS].index("occurred_at")
 _SOURCES: Final = [c.name for c in COLUMNS].index("timeline.source")
 _FACTS: Final = OpenRow._fields.index("facts")
 _ORPHAN_SOURCE: Final = [c.name for c in ORPHAN_COLUMNS].index("source")
-_DAY_MS: Final = 86_400_000
-
-
-@lru_cache(4096)
-def _month(day: int) -> tuple[int, int]:
-    moment = datetime.fromtimestamp(day * 86_400, UTC)
-    return moment.year, moment.month
-
-
-def _by_month(records: Columns) -> list[Columns]:
-    """One insert into one partition is one part: all of it or nothing."""
-    days = [at // _DAY_MS for at in records[_OCCURRED_AT]]
-    if not days or _month(min(days)) == _month(max(days)):
-        return [records]
-    months: dict[tuple[int, int], list[int]] = {}
-    for n, day in enumerate(days):
-        months.setdefault(_month(day), []).append(n)
-    return [[[values[n] for n in rows] for values in records] for rows in months.values()]
-
-
-def _arrow(values: Sequence[Any], type_: str) -> Any:
-    if type_.startswith("Array("):
-        # Much quicker than to let Arrow find its way through sequence after sequence.
-        flat = _arrow(list(chain.from_iterable(values)), type_[6:-1])
-        return pa.ListArray.from_arrays(pa.array([0, *accumulate(map(len, values))], pa.int32()), flat)
-    return pa.array(values, _arrow_type(type_))
-
-
-@lru_cache
-def _arrow_type(type_: str) -> Any:
-    if type_.startswith("Map("):
-        return pa.map_(pa.string(), pa.string())
-    if "DateTime64" in type_:
-        return pa.timestamp("ms", tz="UTC")
-    integers = {"UInt8": pa.uint8(), "UInt16": pa.uint16(), "UInt64": pa.uint64(), "Int64": pa.int64()}
-    return integers.get(type_, pa.string())

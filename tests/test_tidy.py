@@ -28,7 +28,7 @@ ONLY: Final = {
         "streams/cli/serving.py",
     ),
 }
-PURE: Final = ("schemas/", "streams/join.py", "streams/settle.py", "streams/lives.py",
+PURE: Final = ("schemas/", "streams/join.py", "streams/fold.py", "streams/settle.py", "streams/lives.py",
                "streams/effects.py", "streams/letters.py", "streams/check.py", "streams/flow.py", "streams/wheel.py",
                "streams/recent.py", "streams/lag_rules.py", "streams/watchdog.py", "streams/simulate/")  # fmt: skip
 NOT_PURE: Final = ("schemas/generate.py",)
