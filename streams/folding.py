@@ -29,7 +29,7 @@ from streams.join import Life
 log = logging.getLogger(__name__)
 # Below it the way there and back costs more than it saves.
 _WORTH_IT: Final = 1_000
-_PIECE: Final = 8_000
+_PIECE: Final = 12_000
 _LENGTH_BYTES: Final = 8
 
 
