@@ -153,7 +153,10 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.app.stop()
+        # A consumer that is stopped in the midst of a rebalance may never say that it has ended.
+        ended, _ = await asyncio.wait([asyncio.ensure_future(self.app.stop())], timeout=timeout_s)
+        for task in ended:
+            task.result()
         await self._outbox.stop()
         self.barrier.close()
         self._reading.shutdown(wait=False, cancel_futures=True)

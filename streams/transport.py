@@ -8,6 +8,7 @@ All this leans on private names of one Faust and one aiokafka version. `check_pr
 and says which name moved.
 """
 
+import asyncio
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -194,8 +195,15 @@ class _Consumer(driver.Consumer):
         """Nothing: Faust's stall warnings measure acks, which these topics do not have."""
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
-        """See `_Thread.commit_fenced`."""
-        return bool(await self._thread.call_thread(self._thread.commit_fenced, offsets, generation))
+        """See `_Thread.commit_fenced`; False also when the consumer ends meanwhile."""
+        try:
+            return bool(await self._thread.call_thread(self._thread.commit_fenced, offsets, generation))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The thread is ending and gave up what it was asked. As our own end this would stop the thread half-way.
+            return False
 
     async def ends(self) -> dict[TopicPartition, int]:
         """See `_Thread.ends`."""
