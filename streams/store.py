@@ -44,6 +44,8 @@ from streams.tables import (
 DATABASE: Final = "mdr"
 LOOKUP_IDS_MAX: Final = 1_000
 _ROWS_AT_ONCE: Final = 10_000
+# With more the embedded engine now and then never ends such a query, and is hardly faster.
+_ONE_THREAD: Final = {"max_threads": 1}
 _REQUEST_TIMEOUT_S: Final = 60
 # Out of memory, disk full, too many parts, timeouts, network, read-only, keeper and the like: they pass. A missing
 # table, a user who may not: never the rows' fault.
@@ -241,7 +243,9 @@ class Store:
         }
         for shard in shards:
             with _translated():
-                table = self.client.query_arrow(OPEN_ROWS, parameters={"shard": shard}, use_strings=False)
+                table = self.client.query_arrow(
+                    OPEN_ROWS, parameters={"shard": shard}, use_strings=False, settings=_ONE_THREAD
+                )
             for batch in table.to_batches(_ROWS_AT_ONCE):
                 rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 for mid, part, facts, deadline_ms, at_ms, account, version in rows:
