@@ -10,7 +10,7 @@ import click
 from api import auth
 from api.client import ClientError, HttpClient
 from streams import settings
-from streams.cli import serving
+from streams.cli import asking
 from streams.cli.common import cli, err, json_option, print_json, print_table
 from streams.settings import Settings
 from streams.store import Store
@@ -77,28 +77,12 @@ class _Stored:
 
 @contextlib.contextmanager
 def _keys(wanted: Settings) -> Iterator[Keys]:
-    client = _answering(wanted)
+    client = asking.answering(wanted)
     if client is not None:
         yield _Served(client)
         return
-    if wanted.is_embedded:
-        wanted.chdb_path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(Store(wanted.clickhouse_url)) as store:
-        store.migrate(wanted.retention_days, wanted.body_retention_days)
+    with contextlib.closing(asking.migrated(wanted)) as store:
         yield _Stored(store)
-
-
-def _answering(wanted: Settings) -> HttpClient | None:
-    """A client of the process that serves this data directory, unless it is gone and only its trace is left."""
-    operator = serving.running_operator(wanted.data_dir)
-    if operator is None:
-        return None
-    client = HttpClient(operator.url, operator.key, operator.secret)
-    try:
-        client.get("/livez")
-    except ClientError as e:
-        return client if e.status else None
-    return client
 
 
 @cli.group()
