@@ -20,6 +20,7 @@ from streams.flow import Flow, Found
 from streams.outbox import Outbox
 from streams.settings import Settings
 from streams.store import Store, StoreError, Unavailable
+from streams.tasks import ended
 from streams.telemetry import Metered, Telemetry
 from streams.transport import Batch, Transport, check_private_names
 from streams.watchdog import STUCK_MS_MAX, Watchdog
@@ -75,12 +76,13 @@ class Worker:
         self.flushed_ms = self.checkpointed_ms = 0
         self._ready: dict[int, asyncio.Event] = {}
         self._assigned: int | None = None
-        self._worked: dict[TopicPartition, int] = {}
+        # Up to where each partition was worked off; the next batch begins here, or one is missing.
+        self._next: dict[tuple[str, int], int] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._writing: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] | None = None
         self.ends: dict[tuple[str, int], int] = {}
-        self._asking_ends: tuple[int, asyncio.Task[dict[TopicPartition, int]]] | None = None
+        self._asking_ends: tuple[int, int, asyncio.Task[dict[TopicPartition, int]]] | None = None
         # Why nothing is read, when it is for a reason that passes.
         self._read_trouble = self._broker_trouble = ""
         self.app = self._make_app()
@@ -149,14 +151,13 @@ class Worker:
             if self._writing.done() and not self._writing.exception():
                 await self.barrier.last(timeout_s)
         if self._asking_ends is not None:
-            self._tasks.append(self._asking_ends[1])
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.append(self._asking_ends[2])
+        await ended(self._tasks)
         # A consumer that is stopped in the midst of a rebalance may never say that it has ended.
-        ended, _ = await asyncio.wait([asyncio.ensure_future(self.app.stop())], timeout=timeout_s)
-        for task in ended:
-            task.result()
+        done, late = await asyncio.wait([asyncio.create_task(self.app.stop())], timeout=timeout_s)
+        await ended(late)
+        if (error := next((task.exception() for task in done), None)) is not None and not self.app.crashed:
+            raise error
         await self._outbox.stop()
         self.barrier.close()
         self._reading.shutdown(wait=False, cancel_futures=True)
@@ -213,13 +214,18 @@ class Worker:
     # ---- batches -------------------------------------------------------------------------------------------
 
     async def _work(self, topic: str, batch: Batch) -> None:
-        shard, entries = batch.partition, batch.records
+        shard = batch.partition
         ready = self._ready.get(shard)
         if ready is not None:
             await ready.wait()
         await self.barrier.room()
         if batch.generation != self.barrier.generation:
             return
+        at = self._next[topic, shard]
+        if batch.first_offset > at:
+            await self._reread(topic, batch, at)
+            return
+        entries = batch.records if batch.first_offset == at else [e for e in batch.records if e.offset >= at]
         self._tally.events[topic] += len(entries)
         held = self.flow.batch(topic, shard, entries, self._clock())
         if held:
@@ -228,11 +234,27 @@ class Worker:
                 return
             self.flow.resume(topic, shard, entries, held, found, self._clock())
         self._sample(batch)
-        tp = TopicPartition(batch.topic, shard)
-        self._worked[tp] = self._worked.get(tp, 0) + 1
-        self.barrier.did(topic, shard, batch.next_offset)
+        self._next[topic, shard] = max(at, batch.next_offset)
+        self.barrier.did(topic, shard, self._next[topic, shard])
         # Faust hands over what it has without a pause: let the others have their turn.
         await asyncio.sleep(0)
+
+    async def _reread(self, topic: str, batch: Batch, at: int) -> None:
+        """Goes back for what was fetched but never came here, as a rebalance may have it, or is no longer there."""
+        found = await self.app.consumer.reread(TopicPartition(batch.topic, batch.partition), at, batch.generation)
+        if found is None or batch.generation != self.barrier.generation:
+            return
+        log.warning(
+            "%s partition %d: read on at %d after %d, reading it again", batch.topic, batch.partition,
+            batch.first_offset, at,
+        )  # fmt: skip
+        self._lost(topic, batch.partition, found - at)
+        self._next[topic, batch.partition] = found
+
+    def _lost(self, topic: str, shard: int, count: int) -> None:
+        if count > 0:
+            self._tally.lost[topic] += count
+            log.error("%s partition %d: %d entries were deleted before they were read", topic, shard, count)
 
     def _sample(self, batch: Batch) -> None:
         for record in batch.records[::_SAMPLE_EVERY]:
@@ -266,7 +288,9 @@ class Worker:
                     partitions[shard].resolve_receipts(ids, found, self._clock())
 
     def _watch(self) -> None:
-        """Ends the worker when there is something to read and nothing is read, for no reason we know."""
+        """Ends the worker when Faust crashed, or when there is something to read and nothing is read for no reason."""
+        if self.app.crashed:
+            self.fail(WorkerStuck(f"Faust crashed: {self.app.crash_reason!r}"))
         done = self.barrier.done
         # A consumer that does not say where the log ends is one that hangs.
         is_behind = self._asking_ends is not None or any(end > done.get(tp, 0) for tp, end in self.ends.items())
@@ -278,16 +302,18 @@ class Worker:
 
     async def _find_ends(self) -> None:
         """Moves the watermarks of topics that are read to their end: the clock is read before the end is asked for."""
-        consumer, generation = self.app.consumer, self.barrier.generation
         if self._asking_ends is None:
-            self._asking_ends = self._clock(), asyncio.create_task(consumer.ends())
-        asked_ms, asking = self._asking_ends
+            ends = asyncio.create_task(self.app.consumer.ends())
+            self._asking_ends = self._clock(), self.barrier.generation, ends
+        asked_ms, generation, asking = self._asking_ends
         await asyncio.wait([asking], timeout=_ENDS_TIMEOUT_S)
         if not asking.done():
             return
         self._asking_ends = None
+        if asking.cancelled():  # the thread that was asked has ended
+            return
         try:
-            ends = asking.result()
+            answer = asking.result()
         except KafkaError as e:
             if not self._broker_trouble:
                 log.warning("the broker cannot be asked, trying again: %s", e)
@@ -298,14 +324,13 @@ class Worker:
         self._broker_trouble = ""
         if generation != self.barrier.generation:
             return
-        for tp, end in ends.items():
-            topic = tp.topic.removeprefix(self.settings.topic_prefix)
-            self.ends[topic, tp.partition] = end
-            idle = consumer.handed.get(tp, 0) == self._worked.get(tp, 0)
-            partition = self.flow.partitions.get(tp.partition)
-            if idle and consumer.positions.get(tp, -1) >= end and partition is not None:
+        for tp, end in answer.items():
+            at = topic, shard = tp.topic.removeprefix(self.settings.topic_prefix), tp.partition
+            self.ends[at] = end
+            partition = self.flow.partitions.get(shard)
+            if partition is not None and self._next[at] >= end:
                 partition.caught_up(topic, asked_ms)
-                self.barrier.did(topic, tp.partition, consumer.positions[tp])
+                self.barrier.did(topic, shard, self._next[at])
 
     # ---- partitions come and go ----------------------------------------------------------------------------
 
@@ -316,8 +341,7 @@ class Worker:
         self.flow.partitions.clear()
         self.barrier.forget()
         self.ends.clear()
-        self._worked.clear()
-        self.app.consumer.forget()
+        self._next.clear()
         for ready in self._ready.values():
             ready.set()
         self._ready.clear()
@@ -325,18 +349,21 @@ class Worker:
 
     async def _on_assigned(self, app: Any, assigned: Any, **_: Any) -> None:
         shards = sorted({tp.partition for tp in assigned})
-        self.app.consumer.forget()
         self.barrier.generation = self.app.consumer_generation_id
         self._assigned = len(shards)
         self._ready = {shard: asyncio.Event() for shard in shards}
         self._spawn(self._recover(shards, self.barrier.generation))
 
     async def _recover(self, shards: list[int], generation: int) -> None:
-        await self._count_lost()
+        starts = await self.app.consumer.starts()
         recovered = await self._retry_read(self._load, shards)
         if generation != self.barrier.generation:
             return
         self._tally.took(recovered.partitions)
+        for tp, start in starts.items():
+            topic = tp.topic.removeprefix(self.settings.topic_prefix)
+            self._next[topic, tp.partition] = start.offset
+            self._lost(topic, tp.partition, start.lost)
         self.flow.partitions.update(recovered.partitions)
         self.barrier.base = recovered.offsets
         for shard in shards:
@@ -346,11 +373,6 @@ class Worker:
 
     def _load(self, shards: list[int]) -> recovery.Recovered:
         return recovery.load(self._reader, shards, self.settings.settling_window_ms, self._clock())
-
-    async def _count_lost(self) -> None:
-        for tp, count in (await self.app.consumer.lost()).items():
-            self._tally.lost[tp.topic.removeprefix(self.settings.topic_prefix)] += count
-            log.error("%s partition %d: %d entries were deleted before they were read", tp.topic, tp.partition, count)
 
     async def _retry_read(self, call: Callable[..., T], *args: Any) -> T:
         delay_s = 0.1

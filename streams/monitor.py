@@ -23,6 +23,7 @@ from streams.lag import Known, LagReader, Report, Settling
 from streams.lag_rules import due, span
 from streams.settings import Settings
 from streams.store import Store
+from streams.tasks import ended
 from streams.telemetry import Live, Telemetry
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,7 @@ class Monitor:
 
     async def stop(self) -> None:
         """Lets go of broker and store."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         if self._reader is not None:
             await self._reader.close()
         if self._asked is not None:

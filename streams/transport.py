@@ -15,6 +15,8 @@ from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import aiokafka
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
@@ -40,19 +42,55 @@ class TransportMoved(Exception):
 
 
 class Batch(NamedTuple):
-    """The records of one partition in one fetch, and where the partition's reading goes on after them."""
+    """One partition's share of one fetch: the log from `first_offset` up to, not including, `next_offset`.
+
+    Each begins where the one before ended, so that a reader sees whether one is missing. There are no records in it
+    where the log holds only what a reader is not shown: markers, compacted and aborted entries.
+    """
 
     topic: str
     partition: int
     generation: int
     records: list[ConsumerRecord]
+    first_offset: int
     next_offset: int
 
 
+class Start(NamedTuple):
+    """Where a partition is read from: what the group committed, if anything, and where the log begins by now."""
+
+    committed: int | None
+    begin: int
+
+    @property
+    def offset(self) -> int:
+        """The first offset to read."""
+        return self.begin if self.committed is None else max(self.committed, self.begin)
+
+    @property
+    def lost(self) -> int:
+        """How many entries the broker dropped before they were read."""
+        return 0 if self.committed is None else self.offset - self.committed
+
+
+class _Unheeded(dict[Any, Any]):
+    """Faust's read offsets. It drops what lies before them without a word, also when reading went back on purpose."""
+
+    def __getitem__(self, tp: Any) -> None:
+        return None
+
+    def __setitem__(self, tp: Any, offset: Any) -> None:
+        pass
+
+    def update(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+
 def _states(consumer: Any) -> list[tuple[Any, Any]]:
-    """What aiokafka knows of each assigned partition."""
+    """What aiokafka knows of each assigned partition whose position it knows."""
     assignment = consumer._subscription.subscription.assignment
-    return [(tp, assignment.state_value(tp)) for tp in assignment.tps] if assignment is not None else []
+    states = ((tp, assignment.state_value(tp)) for tp in assignment.tps) if assignment is not None else ()
+    return [(tp, state) for tp, state in states if state.has_valid_position]
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -92,13 +130,28 @@ class _Thread(driver.AIOKafkaConsumerThread):
         timeout: Any = None,  # noqa: ASYNC109  # the signature is Faust's
         max_records: Any = None,
     ) -> Any:
-        wanted = self._abreast(consumer, active_partitions)
-        records = await super()._fetch_records(consumer, wanted, timeout, max_records)
+        batches = await self._drain(consumer, active_partitions, max_records)
+        if not batches and timeout:
+            waiter = consumer._fetcher._create_fetch_waiter()
+            await asyncio.wait([waiter], timeout=timeout)
+            waiter.result() if waiter.done() else waiter.cancel()  # what the broker denies us is raised
+            batches = await self._drain(consumer, active_partitions, max_records)
+        return batches
+
+    async def _drain(self, consumer: Any, active: Any, max_records: int) -> dict[TopicPartition, list[Batch]]:
+        """What was fetched already. Nothing else runs meanwhile: positions, records and generation belong together."""
+        if consumer._subscription.reassignment_in_progress:
+            return {}
+        generation = consumer._coordinator.generation
+        before = {tp: state.position for tp, state in _states(consumer)}
+        records = await super()._fetch_records(consumer, self._abreast(consumer, active), 0, max_records)
         for tp, entries in records.items():
-            if entries:
-                self.newest_ms[tp] = entries[-1].timestamp
-        # Read in the same step as the records, so that a position never runs ahead of what was handed over with it.
-        return records, {tp: state.position for tp, state in _states(consumer) if state.has_valid_position}
+            self.newest_ms[tp] = entries[-1].timestamp
+        return {
+            tp: [Batch(tp.topic, tp.partition, generation, records.get(tp, []), before[tp], state.position)]
+            for tp, state in _states(consumer)
+            if state.position != before.get(tp, state.position)
+        }
 
     def _abreast(self, consumer: Any, active: Any) -> Any:
         """The partitions to read from now: in a backlog none runs far ahead of the slowest.
@@ -108,10 +161,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         behind = [
             self.newest_ms.get(tp, 0)
             for tp, state in _states(consumer)
-            if tp in active
-            and state.has_valid_position
-            and state.highwater is not None
-            and state.position < state.highwater
+            if tp in active and state.highwater is not None and state.position < state.highwater
         ]
         if not behind:
             return active
@@ -138,58 +188,57 @@ class _Thread(driver.AIOKafkaConsumerThread):
         assigned = list(consumer.assignment())
         return dict(await consumer.end_offsets(assigned)) if assigned else {}
 
-    async def lost(self) -> dict[TopicPartition, int]:
-        """By partition, how many entries the broker dropped between what was committed and what it still holds."""
+    async def starts(self) -> dict[TopicPartition, Start]:
+        """Where the group stands on what is assigned."""
         consumer = self._ensure_consumer()
         assigned = list(consumer.assignment())
-        gaps = {}
-        for tp, begin in (await consumer.beginning_offsets(assigned)).items() if assigned else ():
-            committed = await consumer.committed(tp)
-            if committed is not None and committed < begin:
-                gaps[tp] = begin - committed
-        return gaps
+        begins = await consumer.beginning_offsets(assigned) if assigned else {}
+        committed = await asyncio.gather(*(consumer.committed(tp) for tp in assigned))
+        return {tp: Start(at, begins[tp]) for tp, at in zip(assigned, committed, strict=True)}
+
+    async def seek_to_committed(self) -> Any:
+        """Reads anew what Faust fetched and dropped in a rebalance.
+
+        Its own leaves out the partitions that nothing was committed of: their first entries would be lost.
+        """
+        return await self.call_thread(self._rewind)
+
+    async def _rewind(self) -> dict[TopicPartition, int]:
+        starts = await self.starts()
+        self.newest_ms.clear()
+        return {tp: start.offset for tp, start in starts.items() if self._seek(tp, start.offset)}
+
+    async def reread(self, tp: TopicPartition, offset: int, generation: int) -> int | None:
+        """Goes back to `offset`, or to where the log begins by now if that is later; None when the group moved on."""
+        consumer = self._ensure_consumer()
+        begin = (await consumer.beginning_offsets([tp]))[tp]
+        at = max(offset, begin)
+        return at if consumer._coordinator.generation == generation and self._seek(tp, at) else None
+
+    def _seek(self, tp: TopicPartition, offset: int) -> bool:
+        consumer = self._ensure_consumer()
+        is_ours = tp in consumer.assignment()
+        if is_ours:
+            consumer.seek(tp, offset)
+        return is_ours
 
 
 class _Consumer(driver.Consumer):
-    """Hands each partition's records of a fetch to Faust as one message."""
+    """Hands each partition's share of a fetch to Faust as one message."""
 
-    positions: dict[TopicPartition, int]
-    handed: dict[TopicPartition, int]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _Unheeded()
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        self.positions = {}
-        self.handed = {}
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
-        fetched = await super()._getmany(active_partitions, timeout)
-        if not fetched:
-            return {}
-        records, positions = fetched
-        generation = self.app.consumer_generation_id
-        batches = {}
-        for tp, entries in records.items():
-            if entries:
-                next_offset = positions.get(tp, entries[-1].offset + 1)
-                batches[tp] = [Batch(tp.topic, tp.partition, generation, entries, next_offset)]
-                self.handed[tp] = self.handed.get(tp, 0) + 1
-        self.positions.update(positions)
-        return batches
-
     def _to_message(self, tp: TP, record: Batch) -> ConsumerMessage:
-        last = record.records[-1]
         return ConsumerMessage(
-            record.topic, record.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, (), None, record,
-            None, 0, 0, tp,
+            record.topic, record.partition, record.next_offset - 1, 0.0, 0, (), None, record, None, 0, 0, tp,
             # Without it Faust drops the message without a word.
             generation_id=record.generation,
         )  # fmt: skip
-
-    def forget(self) -> None:
-        """Starts counting anew: what was handed out before a rebalance will never be worked off."""
-        self.positions.clear()
-        self.handed.clear()
-        self._thread.newest_ms.clear()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's stall warnings measure acks, which these topics do not have."""
@@ -209,9 +258,14 @@ class _Consumer(driver.Consumer):
         """See `_Thread.ends`."""
         return dict(await self._thread.call_thread(self._thread.ends))
 
-    async def lost(self) -> dict[TopicPartition, int]:
-        """See `_Thread.lost`."""
-        return dict(await self._thread.call_thread(self._thread.lost))
+    async def starts(self) -> dict[TopicPartition, Start]:
+        """See `_Thread.starts`."""
+        return dict(await self._thread.call_thread(self._thread.starts))
+
+    async def reread(self, tp: TopicPartition, offset: int, generation: int) -> int | None:
+        """See `_Thread.reread`."""
+        at: int | None = await self._thread.call_thread(self._thread.reread, tp, offset, generation)
+        return at
 
 
 class Transport(driver.Transport):
@@ -226,14 +280,19 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "(self, transport)"),
     (driver.AIOKafkaConsumerThread, "_fetch_records", "(self, consumer, active_partitions, timeout, max_records)"),
     (driver.AIOKafkaConsumerThread, "_ensure_consumer", "(self)"),
+    (driver.AIOKafkaConsumerThread, "seek_to_committed", "(self)"),
     (driver.AIOKafkaConsumerThread, "call_thread", "(self, fun, args, kwargs)"),
     (driver.Consumer, "_new_consumer_thread", "(self)"),
-    (driver.Consumer, "_getmany", "(self, active_partitions, timeout)"),
     (driver.Consumer, "_to_message", "(self, tp, record)"),
     (driver.Consumer, "verify_event_path", "(self, now, tp)"),
     (driver.Transport, "Consumer", None),
     (aiokafka.AIOKafkaConsumer, "commit", "(self, offsets)"),
     (aiokafka.AIOKafkaConsumer, "end_offsets", "(self, partitions)"),
+    (aiokafka.AIOKafkaConsumer, "beginning_offsets", "(self, partitions)"),
+    (aiokafka.AIOKafkaConsumer, "committed", "(self, partition)"),
+    (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
+    (Fetcher, "_create_fetch_waiter", "(self)"),
+    (SubscriptionState, "reassignment_in_progress", None),
 )
 
 

@@ -71,6 +71,10 @@ BREAKS: Final = (
         "        ready = self._ready.get(shard)\n        self.barrier.did(topic, shard, batch.next_offset)\n",
     ),
     Break(
+        "a batch that is missing is not noticed", "streams/agents.py",
+        "        if batch.first_offset > at:\n", "        if False:\n",
+    ),
+    Break(
         "a torn checkpoint is followed by another", "streams/barrier.py",
         "            if self._torn:\n                return\n", "",
     ),

@@ -1,7 +1,8 @@
 """Runs the real worker against a real broker and the embedded store, for tests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def make_settings(kafka_at: str, home: Path, prefix: str, **more: str) -> Settin
         "HOME": str(home),
     }
     return load(environ | more, home)
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[Worker]:
+    """A worker that is stopped however the block ends: the loop's end alone would wait for Faust's tasks for ever."""
+    worker = Worker(settings, await kafka.check_topics(settings))
+    try:
+        yield worker
+    finally:
+        await worker.stop()
 
 
 async def until(true: Callable[[], bool], worker: Worker) -> None:

@@ -1,12 +1,16 @@
-"""The private names that the batch transport leans on."""
+"""The batch transport: the private names it leans on, and that it loses nothing of what Faust fetches."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import faust.streams
 import pytest
 
-from streams import transport
+from streams import demo, kafka, transport
+from streams.settings import Settings
+from tests import pipeline
 
 
 def test_every_private_name_is_what_it_was() -> None:
@@ -74,3 +78,69 @@ def test_a_commit_whose_caller_is_cancelled_is_cancelled() -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(bounded())
+
+
+def _value(message_id: str) -> bytes:
+    event = {"event_id": message_id, "message_id": message_id, "occurred_at": "2026-01-31T09:15:04Z", "account_id": "a"}
+    return json.dumps(event | {"from": "+14155550100", "to": "+12125550101"}).encode()
+
+
+async def _run_swallowing(settings: Settings) -> tuple[int, int]:
+    """Records after a worker whose first fetch Faust dropped, and how many fetches were dropped."""
+    await kafka.create_topics(settings)
+    await _receive(settings, range(2_000))
+    async with pipeline.working(settings) as worker:
+        handed = worker.app.consumer._getmany
+        dropped: list[Any] = []
+
+        async def drop(**asked: Any) -> Any:
+            batches = await handed(**asked)
+            if batches and not dropped:
+                dropped.append(batches)
+                return {}
+            return batches
+
+        worker.app.consumer._getmany = drop
+        await worker.start()
+        await pipeline.until(lambda: bool(dropped), worker)
+        await _receive(settings, range(2_000, 2_300))
+        await pipeline.settle_all(worker, 2_300)
+        told = await asyncio.to_thread(demo.read_all, worker.store)
+    return len(told["records"]), len(dropped)
+
+
+async def _receive(settings: Settings, messages: range) -> None:
+    async with kafka.producing(settings) as client:
+        for n in messages:
+            await client.send(settings.topic_prefix + "receives", _value(f"m{n}"), f"m{n}".encode())
+        await client.flush()
+
+
+def test_what_faust_drops_is_read_again(kafka_at: str, tmp_path: Path) -> None:
+    """Nothing was committed yet, and the first batches of every partition are fetched and never handed over."""
+    settings = pipeline.make_settings(kafka_at, tmp_path, "swallow.")
+    assert asyncio.run(_run_swallowing(settings)) == (2_300, 1)
+
+
+async def _run_transactions(settings: Settings) -> tuple[int, bool]:
+    await kafka.create_topics(settings)
+    topic = settings.topic_prefix + "receives"
+    client = kafka.producer(settings, transactional_id="t")
+    await client.start()
+    for commits, message_id in ((True, "kept"), (False, "aborted")):
+        await client.begin_transaction()
+        await client.send(topic, _value(message_id), message_id.encode(), partition=0)
+        await (client.commit_transaction() if commits else client.abort_transaction())
+    await client.stop()
+    async with pipeline.working(settings) as worker:
+        await worker.start()
+        # The kept entry, its marker, the aborted one and its marker.
+        await pipeline.until(lambda: worker.barrier.done.get(("receives", 0)) == 4, worker)
+        await pipeline.settle_all(worker, 1)
+        told = await asyncio.to_thread(demo.read_all, worker.store)
+    return len(told["records"]), not worker.telemetry.tally.lost
+
+
+def test_what_a_log_holds_unseen_is_passed_over(kafka_at: str, tmp_path: Path) -> None:
+    """Markers and aborted entries at its end: the partition is read to its end, and nothing counts as missing."""
+    assert asyncio.run(_run_transactions(pipeline.make_settings(kafka_at, tmp_path, "unseen."))) == (1, True)

@@ -78,15 +78,25 @@ def _hush(worker: Worker) -> None:
     worker.app.consumer.ends = nothing
 
 
+def _crash(worker: Worker) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("the consumer broke")
+
+    worker.app.consumer._getmany = fail
+
+
 @pytest.mark.parametrize(
-    ("name", "harm", "stuck"),
-    [("hangs.", _hang, True), ("hushed.", _hush, True), ("well.", lambda worker: None, False)],
-    ids=["the consumer reads no more", "the consumer answers no more", "all is well"],
-)
-def test_a_consumer_that_hangs_ends_the_worker(
-    kafka_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, harm: Any, stuck: bool
+    ("name", "harm", "why"),
+    [
+        ("hangs.", _hang, "nothing was read for 120 s"), ("hushed.", _hush, "nothing was read for 120 s"),
+        ("breaks.", _crash, "the consumer broke"), ("well.", lambda worker: None, ""),
+    ],
+    ids=["the consumer reads no more", "the consumer answers no more", "Faust crashes", "all is well"],
+)  # fmt: skip
+def test_a_consumer_that_hangs_or_breaks_ends_the_worker(
+    kafka_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, harm: Any, why: str
 ) -> None:
     """The process ends with its reason, for a supervisor to start it anew; a worker that reads goes on."""
     error = asyncio.run(_run(pipeline.make_settings(kafka_at, tmp_path, name), harm, monkeypatch))
-    assert isinstance(error, WorkerStuck) if stuck else error is None
-    assert not stuck or "nothing was read for 120 s" in str(error)
+    assert isinstance(error, WorkerStuck) if why else error is None
+    assert not why or why in str(error)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from aiokafka.structs import TopicPartition
 
 from streams.transport import Batch
 from tests.entries import NOON_MS, PREFIX, entry, event
@@ -28,6 +29,8 @@ class Bench:
             self.worker = SimWorker(SETTINGS, 1, app, lambda: NOON_MS)
         self.worker.flow.open_partition(0, NOON_MS)
         self.worker.barrier.generation = NOW
+        self.worker._next["sends", 0] = 0
+        self.app = app
 
     def store(self) -> Any:
         """As the worker opens it."""
@@ -42,7 +45,11 @@ class Bench:
     def work(self, generation: int, **more: Any) -> None:
         """One send is worked off as an agent does it."""
         made: Any = entry(0, NOON_MS, event("sends", **more))
-        asyncio.run(self.worker._work("sends", Batch(PREFIX + "sends", 0, generation, [made], 1)))
+        self.hand(Batch(PREFIX + "sends", 0, generation, [made], 0, 1))
+
+    def hand(self, batch: Batch) -> None:
+        """A batch comes as it comes from Faust."""
+        asyncio.run(self.worker._work("sends", batch))
 
     def seen(self) -> tuple[list[str], dict[tuple[str, int], int]]:
         """What is open, and how far the partition is worked off."""
@@ -91,3 +98,44 @@ def test_a_batch_whose_generation_ends_while_it_waits_for_room_is_left(bench: Be
     bench.worker.barrier.room = room  # type: ignore[method-assign]
     bench.work(NOW)
     assert bench.seen() == ([], {})
+
+
+def sends(first: int, next_offset: int) -> Batch:
+    """A batch with a message for each offset, named after it."""
+    made: Any = [
+        entry(n, NOON_MS, event("sends", event_id=f"e{n}", message_id=f"m{n}")) for n in range(first, next_offset)
+    ]
+    return Batch(PREFIX + "sends", 0, NOW, made, first, next_offset)
+
+
+def test_where_a_batch_is_missing_the_log_is_read_again(bench: Bench) -> None:
+    """Faust drops batches around a rebalance without a word: none of its successors may count as done."""
+    bench.app.consumer.generation = NOW
+    bench.hand(sends(0, 2))
+    bench.hand(sends(4, 6))
+    assert bench.seen() == (["m0", "m1"], {("sends", 0): 2})
+    assert bench.app.at == {TopicPartition(PREFIX + "sends", 0): 2}
+    bench.hand(sends(2, 6))
+    assert bench.seen() == ([f"m{n}" for n in range(6)], {("sends", 0): 6})
+
+
+def test_what_is_handed_over_again_is_not_worked_off_again(bench: Bench) -> None:
+    """Reading that went back too far costs nothing, and what is done stays done."""
+    for batch in (sends(0, 3), sends(0, 2), sends(1, 5)):
+        bench.hand(batch)
+    assert bench.seen() == ([f"m{n}" for n in range(5)], {("sends", 0): 5})
+    assert bench.worker.telemetry.tally.events["sends"] == 5
+
+
+def test_what_the_log_dropped_meanwhile_is_counted_as_lost(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Retention that overtakes a running worker is told, and reading goes on where the log begins."""
+
+    async def reread(tp: TopicPartition, offset: int, generation: int) -> int:
+        return 40
+
+    bench.app.consumer.reread = reread  # type: ignore[method-assign]
+    bench.hand(sends(45, 46))
+    assert "40 entries were deleted before they were read" in caplog.text
+    assert bench.worker.telemetry.tally.lost["sends"] == 40
+    bench.hand(sends(40, 46))
+    assert bench.seen()[1] == {("sends", 0): 46}

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
-from streams.transport import Batch
+from streams.transport import Batch, Start
 from tests.simulation.world import Killed, Process, World
 
 PREFIX = "mdr."
@@ -54,6 +54,7 @@ class Broker:
         self._joined: list[App] = []
         self.rebalances = 0
         self.refused = 0
+        self.reread = 0
         self.wrong: list[str] = []
 
     def append(self, topic: str, shard: int, timestamp: int, key: bytes | None, value: bytes | None) -> None:
@@ -149,6 +150,8 @@ class Broker:
 class App:
     """Faust's app, as far as the worker knows it."""
 
+    crashed = False
+
     def __init__(self, process: Process, broker: Broker, point: Callable[[str], None]) -> None:
         self.process, self.broker, self.point = process, broker, point
         self.consumer = Consumer(self)
@@ -232,15 +235,14 @@ class App:
                         queue.put_nowait(batch)
 
     def _batch(self, tp: TopicPartition, random: Random) -> Batch | None:
+        if random.random() < 0.01:
+            self._batch(tp, random)  # as a rebalance may have it: fetched, and never handed over
         at = self.at[tp]
         records = [e for e in self.broker.logs[tp] if e.offset >= at][: random.choice((1, 2, 5, 50))]
         rest = bool(records) and self.broker.logs[tp][-1].offset > records[-1].offset
         end = records[-1].offset + 1 if rest else self.broker.ends[tp]
-        self.at[tp] = self.consumer.positions[tp] = end
-        if not records:
-            return None
-        self.consumer.handed[tp] = self.consumer.handed.get(tp, 0) + 1
-        return Batch(tp.topic, tp.partition, self.consumer_generation_id, records, end)
+        self.at[tp] = end
+        return Batch(tp.topic, tp.partition, self.consumer_generation_id, records, at, end) if end > at else None
 
 
 async def _stream(queue: "asyncio.Queue[Batch]") -> Any:
@@ -254,13 +256,6 @@ class Consumer:
     def __init__(self, app: App) -> None:
         self._app = app
         self.generation = -1
-        self.positions: dict[TopicPartition, int] = {}
-        self.handed: dict[TopicPartition, int] = {}
-
-    def forget(self) -> None:
-        """As the transport's."""
-        self.positions.clear()
-        self.handed.clear()
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The end offsets of what is assigned."""
@@ -268,9 +263,17 @@ class Consumer:
         ends: dict[TopicPartition, int] = await self._ask(lambda: {tp: broker.ends[tp] for tp in self._app.assigned})
         return ends
 
-    async def lost(self) -> dict[TopicPartition, int]:
-        """Nothing is ever deleted here."""
-        return {}
+    async def starts(self) -> dict[TopicPartition, Start]:
+        """Where the group stands; nothing is ever deleted here."""
+        return {tp: Start(self._app.broker.committed.get(tp), 0) for tp in self._app.at}
+
+    async def reread(self, tp: TopicPartition, offset: int, generation: int) -> int | None:
+        """As the transport's."""
+        if self.generation != generation:
+            return None
+        self._app.at[tp] = offset
+        self._app.broker.reread += 1
+        return offset
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """As the transport's: checked by the client, then by the coordinator."""
