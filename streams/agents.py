@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
 from streams import kafka, recovery
+from streams.app import faust_app
 from streams.barrier import Barrier
 from streams.flow import Flow, Found
 from streams.outbox import Outbox
@@ -22,7 +21,7 @@ from streams.settings import Settings
 from streams.store import Store, StoreError, Unavailable
 from streams.tasks import ended
 from streams.telemetry import Metered, Telemetry
-from streams.transport import Batch, Transport, check_private_names
+from streams.transport import Batch, check_private_names
 from streams.watchdog import STUCK_MS_MAX, Watchdog
 
 log = logging.getLogger(__name__)
@@ -165,34 +164,7 @@ class Worker:
             await asyncio.to_thread(store.close)
 
     def _make_app(self) -> faust.App:
-        settings = self.settings
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        app = faust.App(
-            self.group,
-            broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],
-            store="memory://",
-            web_enabled=False,
-            topic_disable_leader=True,
-            topic_allow_declare=False,
-            datadir=str(settings.data_dir / "faust"),
-            # Never wait for acks that do not exist: a rebalance would hang on it.
-            stream_wait_empty=False,
-            stream_buffer_maxsize=4,
-            broker_session_timeout=10.0,
-            broker_request_timeout=40.0,
-        )
-        transport = Transport(app.conf.broker_consumer, app)
-        # By this name tools that describe the group, and `mdr lag`, tell the workers apart.
-        transport.consumer_options = {
-            **kafka.client_options(settings), "client_id": f"mdr-{socket.gethostname()}-{os.getpid()}",
-        }  # fmt: skip
-        if settings.is_embedded:
-            # Only one process can have an embedded store open, so the member before us is gone: take its place at once.
-            transport.consumer_options["group_instance_id"] = f"{self.group}.embedded"
-        app.transport = transport
-        for topic in TOPICS:
-            source = app.topic(settings.topic_prefix + topic, value_type=bytes, value_serializer="raw", acks=False)
-            app.agent(source, name=f"{settings.topic_prefix}{topic}")(self._agent(topic))
+        app = faust_app(self.settings, self.group, {topic: self._agent(topic) for topic in TOPICS})
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_partitions_assigned.connect(self._on_assigned)
         return app
@@ -254,7 +226,10 @@ class Worker:
     def _lost(self, topic: str, shard: int, count: int) -> None:
         if count > 0:
             self._tally.lost[topic] += count
-            log.error("%s partition %d: %d entries were deleted before they were read", topic, shard, count)
+            log.error(
+                "%s%s partition %d: %d entries were deleted before they were read", self.settings.topic_prefix, topic,
+                shard, count,
+            )  # fmt: skip
 
     def _sample(self, batch: Batch) -> None:
         for record in batch.records[::_SAMPLE_EVERY]:

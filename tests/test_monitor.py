@@ -46,6 +46,7 @@ async def _run_overtaken(settings: Settings) -> tuple[dict[str, Any], dict[str, 
     try:
         await pipeline.until(lambda: sum(p.counts.events for p in worker.flow.partitions.values()) == 3, worker)
         await worker.barrier.write(checkpoint=True)
+        await pipeline.until(lambda: bool(watch._report and not watch._reading.locked()), worker)
         watch._told_ms = 0  # so that it looks again now
         return watch.health(), await watch.lag(), watch.metrics().decode()
     finally:

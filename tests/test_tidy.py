@@ -19,7 +19,7 @@ MAY_IMPORT: Final = {"schemas": {"schemas"}, "streams": {"streams", "schemas"}, 
 MEETING: Final = ("streams/cli/",)
 # Who alone may import what; a name ends at a dot.
 ONLY: Final = {
-    ("faust", "mode"): ("streams/transport.py", "streams/agents.py"),
+    ("faust", "mode"): ("streams/transport.py", "streams/app.py", "streams/agents.py"),
     ("clickhouse_connect", "chdb"): ("streams/store.py", "api/query.py"),
     ("litestar", "starlette", "uvicorn", "fastapi"): (
         "api/app.py",
