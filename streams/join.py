@@ -37,14 +37,8 @@ _WAITING_FACTOR: Final = 4
 EXTRAS: Final = ("vendor_error_code", "provider", "mcc", "mnc", "rate", "carrier_fee")
 
 _SHORT: Final = {
-    "send": "s",
-    "receipts": "r",
-    "deadline_ms": "d",
-    "asked": "a",
-    "saved": "v",
-    "placed": "p",
-    "parts": "w",
-}
+    "send": "s", "receipts": "r", "deadline_ms": "d", "asked": "a", "saved": "v", "placed": "p", "parts": "w",
+}  # fmt: skip
 
 
 class Life(Struct, gc=False, omit_defaults=True, rename=_SHORT):
@@ -170,12 +164,13 @@ def _restore_send(r: Record, event_id: str, source: str, own: Carrier) -> Send:
     )  # fmt: skip
 
 
-_decode_life = msgspec.json.Decoder(Life).decode
+# Reads the facts of an open message; raises `msgspec.MsgspecError`.
+thaw = msgspec.json.Decoder(Life).decode
 
 
 def sources(facts: bytes) -> tuple[str, ...]:
     """The log entries that a saved message was made of, as `topic:partition:offset`."""
-    life = _decode_life(facts) if facts else Life()
+    life = thaw(facts) if facts else Life()
     own = (life.send.source,) if life.send is not None else ()
     return own + tuple(r.source for r in life.receipts)
 

@@ -28,7 +28,6 @@ _BUCKET_MS_MAX: Final = 5_000
 _PART_TOMBSTONE: Final = 1 << 32
 
 _encode = msgspec.json.Encoder().encode
-thaw = msgspec.json.Decoder(Life).decode
 
 
 # Never a value, so that these fields are always written when facts are saved again.

@@ -14,7 +14,7 @@ from schemas.events import Receipt, Receive, Send
 from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
 from streams.join import Life
-from streams.lives import Lives, saved_version, thaw, thawed
+from streams.lives import Lives, saved_version, thawed
 from streams.recent import hashes
 
 REMEMBER_MS: Final = 600_000
@@ -330,7 +330,7 @@ class Partition(Lives):
 
     def restore_waiting(self, message_id: str, part: str, facts: bytes) -> None:
         """Takes back a receipt that waits for its send; the store is asked about it again."""
-        saved = thaw(facts)
+        saved = join.thaw(facts)
         life = self._await_again(message_id, saved)
         life.parts = (*life.parts, part)
 
@@ -339,7 +339,7 @@ class Partition(Lives):
 
         `is_known`: the record holds all that the row does. Else its receipts go the way of late ones.
         """
-        saved = thaw(facts)
+        saved = join.thaw(facts)
         self._gone.append((message_id, "", saved_version(saved) + 1))
         if not is_known:
             self._await_again(message_id, saved)

@@ -122,21 +122,8 @@ def orphan_row(r: Receipt, at_ms: int, shard: int, is_deleted: int) -> tuple[obj
 
 def orphan(row: Sequence[Any]) -> Receipt:
     """The receipt in a row that `LOOKUP_ORPHANS` reads."""
-    (
-        message_id,
-        event_id,
-        state,
-        at_ms,
-        error_code,
-        vendor_error_code,
-        provider,
-        segment,
-        source,
-        mcc,
-        mnc,
-        rate,
-        fee,
-    ) = row
+    message_id, event_id, state, at_ms, error_code, vendor_error_code, provider, segment, source, *carrier = row
+    mcc, mnc, rate, fee = carrier
     return Receipt(
         event_id, message_id, "", state, segment, error_code, vendor_error_code, provider, mcc, mnc, rate, fee,
         at_ms, source,

@@ -26,7 +26,6 @@ from streams.store import StoreError, connect
 log = logging.getLogger(__name__)
 _DRAIN_S: Final = 2
 _OPERATOR_FILE: Final = "operator.json"
-_decode_life = msgspec.json.Decoder(join.Life).decode
 
 
 class Operator(msgspec.Struct):
@@ -39,7 +38,7 @@ class Operator(msgspec.Struct):
 
 def fold(facts: bytes) -> tuple[object, ...]:
     """The row of an open message, from the facts it was saved with."""
-    life = _decode_life(facts)
+    life = join.thaw(facts)
     assert life.send is not None
     return outbound_row(life, life.send, 0)
 
