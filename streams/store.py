@@ -25,6 +25,7 @@ from streams import join
 from streams.blocks import block_of, by_month
 from streams.effects import Found, OpenRow
 from streams.fold import Columns, columns_of
+from streams.folding import Folded
 from streams.tables import (
     CHECKPOINT_COLUMNS,
     LOOKUP_IDS,
@@ -153,8 +154,17 @@ class Store:
 
     # ---- writing -------------------------------------------------------------------------------------------
 
-    def write_records(self, records: Columns) -> list[Unstorable]:
-        """Inserts columns of `Record`, one insert a month; returns the rows that cannot be stored."""
+    def write_records(self, records: Columns | Folded) -> list[Unstorable]:
+        """Inserts records, one insert a month; returns the rows that cannot be stored."""
+        if isinstance(records, Folded):
+            try:
+                for block in records:
+                    self._insert("mdrs", block)
+                return []
+            except Unavailable:
+                raise
+            except Exception:  # as below; which row it is shows when they are halved
+                records = records.columns()
         bad = [bad for part in by_month(records) for bad in self._write("mdrs", COLUMNS, part)]
         return [b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
 

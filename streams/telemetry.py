@@ -24,6 +24,7 @@ from schemas.events import REASONS, TOPICS
 from schemas.record import COLUMNS
 from streams.effects import Counts
 from streams.fold import Columns, columns_of
+from streams.folding import Folded
 from streams.lag import Report
 from streams.lag_rules import STATUSES
 from streams.settle import Partition
@@ -71,7 +72,7 @@ class Tally:
                     grown = getattr(now, name) - getattr(before, name)
                     setattr(self.outcomes, name, getattr(self.outcomes, name) + grown)
 
-    def wrote(self, records: Columns) -> None:
+    def wrote(self, records: Columns | Folded) -> None:
         """Counts records as they are written for the first time, and how long their final receipts took.
 
         One that was amended is new all the same if it settled after everything that was written before.
@@ -100,12 +101,13 @@ class Metered:
         self._tally = telemetry.tally
         self._seconds = telemetry.insert_seconds
 
-    def write_records(self, records: Columns) -> Any:
+    def write_records(self, records: Columns | Folded) -> Any:
         """See `Store.write_records`."""
         bad = self._timed("mdrs", self._store.write_records, records)
         refused = [b.row for b in bad]
         if refused:
-            records = columns_of([row for row in zip(*records, strict=True) if row not in refused])
+            whole = records.columns() if isinstance(records, Folded) else records
+            records = columns_of([row for row in zip(*whole, strict=True) if row not in refused])
         if records:
             self._tally.wrote(records)
         return bad
