@@ -7,6 +7,7 @@ rows are halved until the bad one is alone.
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final, NamedTuple, cast
@@ -241,17 +242,28 @@ class Store:
             (account.encode(), at_ms, mid.encode()): version & 0xFFFFFFFF
             for account, at_ms, mid, version in self.query(OPEN_RECORDS, {"shards": list(shards)})
         }
-        for shard in shards:
-            with _translated():
-                table = self.client.query_arrow(
-                    OPEN_ROWS, parameters={"shard": shard}, use_strings=False, settings=_ONE_THREAD
-                )
+        for shard, table in self._open_tables(shards):
             for batch in table.to_batches(_ROWS_AT_ONCE):
                 rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 for mid, part, facts, deadline_ms, at_ms, account, version in rows:
                     facts_known = 0 if part or not known else known.get((account, at_ms, mid), 0)
                     settled = 0 if not facts_known else 1 if facts_known >= version // 2 else 2
                     yield shard, mid, part, facts, deadline_ms, at_ms, settled
+
+    def _open_tables(self, shards: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Each shard's rows; those of the next are read while the caller makes something of these."""
+        with ThreadPoolExecutor(1, "store-ahead") as ahead:
+            coming = [ahead.submit(self._open_table, shard) for shard in shards[:1]]
+            for place, shard in enumerate(shards, 1):
+                table = coming.pop().result()
+                coming += [ahead.submit(self._open_table, after) for after in shards[place : place + 1]]
+                yield shard, table
+
+    def _open_table(self, shard: int) -> Any:
+        with _translated():
+            return self.client.query_arrow(
+                OPEN_ROWS, parameters={"shard": shard}, use_strings=False, settings=_ONE_THREAD
+            )
 
     def recent_ids(self, shard: int, since_ms: int) -> list[tuple[str, str]]:
         """(message_id, direction) of records settled since a time."""
