@@ -8,6 +8,7 @@ JSON line. Latencies are of one client on one connection. `worker` is what repor
 
 import argparse
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -27,7 +28,7 @@ from api.app import AppConfig, create_app
 from schemas.events import TOPICS
 from schemas.times import format_rfc3339
 from streams.flow import Flow
-from streams.fold import columns_of, inbound_row, outbound_row
+from streams.folding import Folder
 from streams.simulate import Event, Plan, events
 from streams.store import Store, connect
 
@@ -228,6 +229,11 @@ def _reports(port: int, start_ms: int, records: int, stop: threading.Event) -> N
 
 def _work(store: Store, log: list[Event]) -> float:
     """Events a second, over some seconds."""
+    with contextlib.closing(Folder()) as folder:
+        return _worked(store, folder, log)
+
+
+def _worked(store: Store, folder: Folder, log: list[Event]) -> float:
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < _WORK_S:
         flow = Flow("mdr.", 4 * 3_600_000)
@@ -238,19 +244,15 @@ def _work(store: Store, log: list[Event]) -> float:
                 entries = [Entry(at + n, e.at_ms, e.key, e.value) for n, e in enumerate(chunk) if e.topic == topic]
                 flow.batch(topic, 0, entries, chunk[-1].at_ms)
             done += len(chunk)
-            _write(store, flow, chunk[-1].at_ms)
+            _write(store, folder, flow, chunk[-1].at_ms)
             if time.perf_counter() - began >= _WORK_S:
                 break
     return done / (time.perf_counter() - began)
 
 
-def _write(store: Store, flow: Flow, now_ms: int) -> None:
+def _write(store: Store, folder: Folder, flow: Flow, now_ms: int) -> None:
     part = flow.partitions[0]
-    rows = part.take(now_ms)
-    done = [outbound_row(life, life.send, 0) for life in rows.settled if life.send is not None]
-    done += [inbound_row(receive, now_ms, 0) for receive in rows.inbound]
-    if done:
-        store.write_records(columns_of(done))
+    store.write_records(folder.records([part.take(now_ms)], now_ms))
     part.written(now_ms)
 
 

@@ -216,11 +216,11 @@ def test_an_unknown_column_never_becomes_sql() -> None:
         condition_sql(Is("1; DROP TABLE mdrs", "eq", ""), Binder())
 
 
-def test_a_query_that_takes_too_long_names_the_bound(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_takes_too_long_names_the_bound(filled: Filled) -> None:
     """Beyond its time a query ends with `TooSlow`, whose sentence has no SQL in it."""
-    monkeypatch.setattr(query, "_SETTINGS", " SETTINGS max_execution_time = 0.1")
+    slow, bound = "SELECT sum(sipHash64(number)) FROM numbers(100000000000)", " SETTINGS max_execution_time = 0.1"
     with pytest.raises(query.TooSlow) as told:
-        query.select(filled.store.client, "SELECT sum(sipHash64(number)) FROM numbers(100000000000)", Binder())
+        query.select(filled.store.client, slow, Binder(), bound)
     assert "30 s" in str(told.value) and "SELECT" not in str(told.value)
 
 
