@@ -6,7 +6,7 @@
     fresh -> flushing       settled: to be written -> being written; still merged with in memory
     recent                  written: only its id's hash is remembered, a repeated send is looked up in the store
 
-A message that was saved and has not changed since is kept as the bytes that were saved.
+A message that was saved and has not changed since is kept as the bytes that were saved; packed, when many are newer.
 """
 
 from collections import deque
@@ -18,6 +18,7 @@ import msgspec
 from schemas.events import FUTURE_MS_MAX, Receipt, Receive, Send
 from streams.effects import Counts, DeadLetter, Entry, OpenRow, Rows, Snapshot
 from streams.join import Life
+from streams.packing import Packing
 from streams.recent import Recent
 from streams.wheel import Wheel
 
@@ -26,6 +27,10 @@ _BUCKET_MS_MIN: Final = 250
 _BUCKET_MS_MAX: Final = 5_000
 # Of a receipt that waited; its row never changes.
 _PART_TOMBSTONE: Final = 1 << 32
+
+# Saved messages that are left as they are, for receipts to come to, and how many older ones a tick packs.
+_UNPACKED_MAX: Final = 10_000
+_PACK_AT_ONCE: Final = 500
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,6 +60,8 @@ _thaw_kept = msgspec.json.Decoder(_Kept).decode
 class Lives:
     """The messages of one partition number over the three topics, and the watermarks of those."""
 
+    unpacked_max = _UNPACKED_MAX
+
     def __init__(self, shard: int, window_ms: int, now_ms: int) -> None:
         self.shard = shard
         self.window_ms = window_ms
@@ -76,6 +83,8 @@ class Lives:
         self._waits = Wheel(bucket_ms, self.lives.__contains__)
         self._occurred = Wheel(1_000, self.lives.__contains__)
         self._young: list[str] = []
+        self._packing = Packing()
+        self._unpacked: deque[str] = deque()
         self._dirty: set[str] = set()
         self._gone: list[tuple[str, str, int]] = []
         self._asks: deque[tuple[int, str]] = deque()
@@ -94,7 +103,11 @@ class Lives:
     def _open_life(self, mid: str) -> Life | None:
         life = self.lives.get(mid)
         if isinstance(life, bytes):
-            life = self.lives[mid] = thawed(mid, life)
+            life = self._thaw(mid, life)
+        return life
+
+    def _thaw(self, mid: str, facts: bytes) -> Life:
+        life = self.lives[mid] = _thawed(mid, self._packing.unpack(facts))
         return life
 
     def refuse(self, topic: str, entry: Entry | None, reason: str, detail: str, receipt: Receipt | None = None) -> None:
@@ -239,6 +252,15 @@ class Lives:
         for mid, (life, facts) in snapshot.frozen.items():
             if self.lives.get(mid) is life and mid not in self._dirty:
                 self.lives[mid] = _kept(mid, facts)
+                self._unpacked.append(mid)
+
+    def _pack(self) -> None:
+        """Packs some of what was saved before the newest, so that most messages never pay for it."""
+        for _ in range(min(_PACK_AT_ONCE, len(self._unpacked) - self.unpacked_max)):
+            mid = self._unpacked.popleft()
+            facts = self.lives.get(mid)
+            if isinstance(facts, bytes):
+                self.lives[mid] = self._packing.pack(facts)
 
     def _earliest_ms(self) -> int:
         """The smallest `occurred_at` still open; the largest time there is when nothing is."""
@@ -251,8 +273,9 @@ class Lives:
 
     def restore(self, message_id: str, facts: bytes, deadline_ms: int, occurred_ms: int) -> None:
         """Takes back an open message as it was saved."""
-        # Not `_kept` before it changes: to be ready again soon is worth a tenth of its memory.
+        # Not `_kept` before it is packed: to be ready again soon is worth more.
         self.lives[message_id] = facts
+        self._unpacked.append(message_id)
         self._ends.add(deadline_ms, message_id)
         self._occurred.add(occurred_ms, message_id)
 
@@ -266,7 +289,7 @@ def saved_version(life: Life) -> int:
 
 
 def _frozen(life: Life) -> bytes:
-    # `thawed` knows these two without being told.
+    # `_thawed` knows these two without being told.
     placed, saved, life.placed, life.saved = life.placed, life.saved, False, False
     facts = _encode(life)
     life.placed, life.saved = placed, saved
@@ -280,7 +303,7 @@ def _kept(mid: str, facts: bytes) -> bytes:
     return said.replace(b'"message_id":%b,' % _encode(mid), b"").replace(b'"occurred_at":"",', b"") + attributes + rest
 
 
-def thawed(mid: str, facts: bytes) -> Life:
+def _thawed(mid: str, facts: bytes) -> Life:
     """A message as it was saved; its place among the deadlines is kept."""
     life = _thaw_kept(facts)
     for fact in (life.send, *life.receipts):

@@ -14,7 +14,7 @@ from schemas.events import Receipt, Receive, Send
 from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
 from streams.join import Life
-from streams.lives import Lives, saved_version, thawed
+from streams.lives import Lives, saved_version
 from streams.recent import hashes
 
 REMEMBER_MS: Final = 600_000
@@ -77,7 +77,7 @@ class Partition(Lives):
                     self._wait(receipt, entry, now_ms)
                 continue
             if isinstance(life, bytes):
-                life = lives[mid] = thawed(mid, life)
+                life = self._thaw(mid, life)
             outcome = join.add_receipt(life, receipt)
             if outcome != "merged":
                 self._count_receipt(outcome, receipt, entry)
@@ -294,6 +294,7 @@ class Partition(Lives):
     def tick(self, now_ms: int) -> list[str]:
         """Settles and orphans what is due by now; returns ids of waiting receipts to ask the store about."""
         self._place_young()
+        self._pack()
         for mid in self._ends.upto(self.marks["receipts"]):
             life = self._open_life(mid)
             if life is not None and life.send is not None and life.deadline_ms < self.marks["receipts"]:

@@ -18,8 +18,9 @@ from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
 from schemas.record import COLUMNS
-from streams import agents, join, kafka
+from streams import agents, join, kafka, packing
 from streams.agents import Worker
+from streams.lives import Lives
 from streams.settings import Settings, load
 from streams.store import Unavailable
 from tests import oracle
@@ -355,6 +356,9 @@ def environment() -> Iterator[SimpleNamespace]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(agents, "check_private_names", lambda: None))
         stack.enter_context(patch.object(agents, "_TICK_S", 0.4))
+        # So that even the few messages of a seed are packed.
+        stack.enter_context(patch.object(Lives, "unpacked_max", 0))
+        stack.enter_context(patch.object(packing, "_SAMPLES", 2))
         stack.enter_context(patch.object(agents, "Metered", lambda store, telemetry: store))
         stack.enter_context(patch.object(agents, "Store", lambda url: held.run.store()))
         stack.enter_context(patch.object(kafka, "producer", lambda *_, **__: held.run.producer()))
