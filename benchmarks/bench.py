@@ -125,18 +125,12 @@ def measure(name: str, ready: Settings, events: int) -> dict[str, Any]:
     """Runs one contender in a process of its own and adds what it cost."""
     home = ready.data_dir / f"run-{name}"
     shutil.rmtree(home, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.bench",
-        "--only",
-        name,
-        "--events",
-        str(events),
-        "--home",
-        str(ready.data_dir),
-    ]
-    process = subprocess.Popen([*command, "--kafka", ready.kafka], stdout=subprocess.PIPE, text=True)
+    own = ["--only", name, "--events", str(events), "--home", str(ready.data_dir), "--kafka", ready.kafka]
+    module = ["benchmarks.peers.faust_plain", "worker", "-l", "warn"] if name == "faust" else ["benchmarks.bench", *own]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module], env=os.environ | _peer_environ(home, ready, events), stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
     _, status, usage = os.wait4(process.pid, 0)
@@ -148,6 +142,13 @@ def measure(name: str, ready: Settings, events: int) -> dict[str, Any]:
     told["peak_mb"] = usage.ru_maxrss // 1024
     shutil.rmtree(home, ignore_errors=True)
     return told
+
+
+def _peer_environ(home: Path, ready: Settings, events: int) -> dict[str, str]:
+    return {
+        "PEER_EVENTS": str(events), "PEER_PREFIX": ready.topic_prefix, "PEER_PARTITIONS": str(ready.partitions),
+        "PEER_KAFKA": ready.kafka, "PEER_HOME": str(home),
+    }  # fmt: skip
 
 
 def _settings(home: Path, kafka_at: str, run: str) -> Settings:
@@ -162,6 +163,7 @@ def main() -> None:
     options.add_argument("--messages", type=int, default=400_000)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--home", type=Path, default=Path("data/bench").absolute())
+    options.add_argument("--peers", action="store_true", help="plain Faust too, once: it takes its time")
     options.add_argument("--only", choices=("raw", "ours"))
     options.add_argument("--events", type=int, default=0)
     options.add_argument("--kafka", default="")
@@ -170,10 +172,10 @@ def main() -> None:
         contender = {"raw": raw, "ours": ours}[chosen.only]
         print(json.dumps(asyncio.run(contender(_settings(chosen.home, chosen.kafka, chosen.only), chosen.events))))
         return
-    _compare(chosen.home, chosen.messages, chosen.rounds)
+    _compare(chosen.home, chosen.messages, chosen.rounds, peers=chosen.peers)
 
 
-def _compare(home: Path, messages: int, rounds: int) -> None:
+def _compare(home: Path, messages: int, rounds: int, *, peers: bool) -> None:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     cache = settings.load({"HOME": os.environ["HOME"]}, home).cache_dir
@@ -183,9 +185,11 @@ def _compare(home: Path, messages: int, rounds: int) -> None:
     (home / "plan.json").write_bytes(msgspec.json.encode(what))
     events = asyncio.run(load(ready, what))
     print(f"{events:,} events of {messages:,} messages, {ready.partitions} partitions, lz4", file=sys.stderr)
-    results: dict[str, list[dict[str, Any]]] = {"raw": [], "ours": []}
+    results: dict[str, list[dict[str, Any]]] = {"raw": [], "ours": [], **({"faust": []} if peers else {})}
     for turn in range(rounds):
         for name, runs in results.items():
+            if name == "faust" and turn:
+                continue
             os.environ["CHECK"] = "1" if turn == 0 else ""
             runs.append(measure(name, ready, events))
             print(f"  {name:5} {json.dumps(runs[-1])}", file=sys.stderr)
@@ -205,6 +209,8 @@ def _tell(events: int, results: dict[str, list[dict[str, Any]]]) -> None:
             line[f"{name}_{field}"] = _median(runs, field)
     ratios = [o["events_per_s"] / r["events_per_s"] for r, o in zip(results["raw"], results["ours"], strict=True)]
     line["ratio"] = round(sorted(ratios)[len(ratios) // 2], 3)
+    if "faust" in results:
+        line["times_faust"] = round(line["ours_events_per_s"] / line["faust_events_per_s"], 1)
     line["wrong"] = results["ours"][0].get("wrong", told["none"])
     print(json.dumps(line))
 

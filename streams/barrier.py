@@ -24,7 +24,7 @@ from streams.tables import Checkpoint
 log = logging.getLogger(__name__)
 ROWS_MAX: Final = 20_000
 # Open messages that changed, and dead letters: at this many a checkpoint comes early, at twice as many reading waits.
-UNSAVED_MAX: Final = 150_000
+UNSAVED_MAX: Final = 50_000
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 T = TypeVar("T")
 Offsets = dict[tuple[str, int], int]

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 import msgspec
 import pyarrow as pa
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 # Below it the way there and back costs more than it saves.
 _WORTH_IT: Final = 1_000
 _PIECE: Final = 12_000
+# What is encoded at once: the lock is held for so long, and the event loop with it.
+_FRAME: Final = 2_000
 _LENGTH_BYTES: Final = 8
 
 
@@ -39,13 +41,14 @@ class _Part(msgspec.Struct, array_like=True):
     inbound: list[Receive]
 
 
-class _Work(msgspec.Struct, array_like=True):
+class _Work(NamedTuple):
     now_ms: int
     parts: list[_Part]
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_work = msgspec.msgpack.Decoder(_Work).decode
+_decode_head = msgspec.msgpack.Decoder(tuple[int, int]).decode
+_decode_part = msgspec.msgpack.Decoder(_Part).decode
 _decode_blocks = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
@@ -135,10 +138,10 @@ class Folder:
 def _cut(taken: Sequence[Rows], now_ms: int) -> Iterator[_Work]:
     """Pieces of work large enough for an insert, so that one is inserted while the next is made."""
     parts: list[_Part] = []
-    rows = 0
+    rows, step = 0, min(_PIECE, _FRAME)
     for part in taken:
-        for at in range(0, max(len(part.settled), len(part.inbound)), _PIECE):
-            settled, inbound = part.settled[at : at + _PIECE], part.inbound[at : at + _PIECE]
+        for at in range(0, max(len(part.settled), len(part.inbound)), step):
+            settled, inbound = part.settled[at : at + step], part.inbound[at : at + step]
             parts.append(_Part(part.shard, settled, inbound))
             rows += len(settled) + len(inbound)
             if rows >= _PIECE:
@@ -150,8 +153,11 @@ def _cut(taken: Sequence[Rows], now_ms: int) -> Iterator[_Work]:
 
 def _send_all(child: "subprocess.Popen[bytes]", works: list[_Work]) -> None:
     try:
+        pipe = cast("IO[bytes]", child.stdin)
         for work in works:
-            _send(cast("IO[bytes]", child.stdin), _encode(work))
+            _send(pipe, _encode((work.now_ms, len(work.parts))))
+            for part in work.parts:
+                _send(pipe, _encode(part))
     except (OSError, ValueError, msgspec.MsgspecError):
         # Who reads the answers is not left waiting.
         child.kill()
@@ -179,12 +185,11 @@ def _receive(pipe: IO[bytes]) -> bytes:
     return message
 
 
-def blocks_of(work: bytes) -> bytes:
+def blocks_of(now_ms: int, frames: list[bytes]) -> bytes:
     """What the child does: messages to Arrow streams, one a month; an empty list if they cannot be written."""
     try:
-        asked = _decode_work(work)
-        taken = [Rows(part.shard, part.settled, part.inbound, []) for part in asked.parts]
-        return _encode([_stream(block_of(COLUMNS, part)) for part in by_month(fold.records(taken, asked.now_ms))])
+        taken = [Rows(part.shard, part.settled, part.inbound, []) for part in map(_decode_part, frames)]
+        return _encode([_stream(block_of(COLUMNS, part)) for part in by_month(fold.records(taken, now_ms))])
     except (pa.ArrowException, msgspec.MsgspecError, ValueError, TypeError, OverflowError):
         # The parent finds out which row it is.
         return _encode([])
@@ -204,7 +209,8 @@ def main() -> None:
     gc.disable()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            _send(sys.stdout.buffer, blocks_of(_receive(sys.stdin.buffer)))
+            now_ms, count = _decode_head(_receive(sys.stdin.buffer))
+            _send(sys.stdout.buffer, blocks_of(now_ms, [_receive(sys.stdin.buffer) for _ in range(count)]))
 
 
 if __name__ == "__main__":
