@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
-from schemas.events import DECODERS, Rejected
+from schemas.events import DECODERS, Receipt, Rejected
 from schemas.times import format_rfc3339
 from streams.effects import Entry
 
@@ -56,6 +57,16 @@ def entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: 
     """The key, value and headers of a dead letter."""
     headers = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
     return {"key": entry.key, "value": entry.value, "headers": [*entry.headers, *headers]}
+
+
+def left_letter(topic: str, partition: int, receipt: Receipt, reason: str, detail: str) -> dict[str, Any]:
+    """A dead letter of a receipt that the log no longer holds: what was decoded of it, not its bytes."""
+    said = msgspec.to_builtins(receipt) | {"occurred_at": format_rfc3339(receipt.occurred_ms)}
+    value = orjson.dumps({name: told for name, told in said.items() if not name.startswith("~")})
+    offset = int(receipt.source.rsplit(":", 1)[1])
+    detail = f"{detail}; the log has dropped its bytes, this is what was read of them"
+    headers = _headers(reason, detail, topic, partition, offset, receipt.occurred_ms)
+    return {"key": receipt.message_id.encode(), "value": value, "headers": headers}
 
 
 def cut_letter(letter: dict[str, Any]) -> dict[str, Any]:

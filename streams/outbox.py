@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from streams import kafka
 from streams.effects import DeadLetter
-from streams.letters import cut_letter, entry_letter
+from streams.letters import cut_letter, entry_letter, left_letter
 from streams.settings import Settings
 from streams.store import StoreError, Unavailable, Unstorable
 from streams.telemetry import Tally
@@ -55,12 +55,13 @@ class Outbox:
         self._tally.dead_letters.update(letter.reason for letter in letters)
 
     async def _letter(self, letter: DeadLetter) -> dict[str, Any]:
-        topic, entry = self._settings.topic_prefix + letter.topic, letter.entry
-        if entry is None and letter.receipt is not None:
-            # It had been merged and was let go: the log still has its bytes.
-            entry = next(iter(await self._read_back([letter.receipt.source])), None)
+        topic, entry, receipt = self._settings.topic_prefix + letter.topic, letter.entry, letter.receipt
         if entry is None:
-            raise StoreError(f"a dead letter of {topic} partition {letter.shard} is no longer in the log")
+            assert receipt is not None
+            # It had been merged and was let go: mostly the log still has its bytes.
+            entry = next(iter(await self._read_back([receipt.source])), None)
+            if entry is None:
+                return left_letter(topic, letter.shard, receipt, letter.reason, letter.detail)
         return entry_letter(topic, letter.shard, entry, letter.reason, letter.detail)
 
     async def _read_back(self, sources: Iterable[str]) -> list[Any]:
