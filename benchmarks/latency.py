@@ -47,7 +47,7 @@ _VISIBLE: Final = (
 
 async def produce(ready: Settings, rate: float, seconds: float) -> dict[str, float]:
     """Sends for so long; returns when each probe's final receipt was handed to the client, seconds since the epoch."""
-    models = _models()
+    models = one_segment_sends()
     finals: dict[str, float] = {}
     later: deque[tuple[float, bytes, str, str]] = deque()
     last: deque[tuple[float, bytes, str, str]] = deque()
@@ -82,7 +82,7 @@ async def produce(ready: Settings, rate: float, seconds: float) -> dict[str, flo
     return finals
 
 
-def _models() -> list[dict[str, Any]]:
+def one_segment_sends() -> list[dict[str, Any]]:
     """Sends with one segment, so that one `delivered` is final."""
     plan = simulate.Plan(3_000, 3, 1_700_000_000_000, 100.0, inbound_share=0.0, broken_share=0.0)
     sends = [orjson.loads(e.value) for e in simulate.events(plan) if e.topic == SENDS]

@@ -40,7 +40,7 @@ class _Entry(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class _NoKafka:
+class NoKafka:
     """Nothing was read from a log, so nothing is committed."""
 
     async def commit(self, offsets: Mapping[tuple[str, int], int], generation: int) -> bool:
@@ -61,7 +61,7 @@ async def fill(url: str, count: int) -> None:
         flow.open_partition(shard, now_ms)
     store = Store(url)
     store.migrate(90, 30)
-    barrier = Barrier(flow, store, _NoKafka(), lambda: now_ms, PARTITIONS, 1_000, 5_000)
+    barrier = Barrier(flow, store, NoKafka(), lambda: now_ms, PARTITIONS, 1_000, 5_000)
     for step in _steps(count, now_ms):
         for shard in range(PARTITIONS):
             sends = [e for e in step if kafka.partition_of(e.key or b"", PARTITIONS) == shard]
