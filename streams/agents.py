@@ -138,6 +138,8 @@ class Worker:
 
     def fail(self, error: BaseException | None) -> None:
         """Ends the worker with a reason; the supervisor starts it anew, and nothing is lost by it."""
+        if self.app.crashed:  # whatever else fails then fails because of it
+            error = WorkerStuck(f"Faust crashed: {self.app.crash_reason!r}")
         if self.failed is not None and not self.failed.done():
             self.failed.set_exception(error or RuntimeError("the worker stopped"))
 
@@ -265,7 +267,7 @@ class Worker:
     def _watch(self) -> None:
         """Ends the worker when Faust crashed, or when there is something to read and nothing is read for no reason."""
         if self.app.crashed:
-            self.fail(WorkerStuck(f"Faust crashed: {self.app.crash_reason!r}"))
+            self.fail(None)
         done = self.barrier.done
         # A consumer that does not say where the log ends is one that hangs.
         is_behind = self._asking_ends is not None or any(end > done.get(tp, 0) for tp, end in self.ends.items())
