@@ -239,15 +239,22 @@ def _ahead(verdict: Verdict, reader: Reader, expected: Outcome, skipped: set[tup
         identity = topic, key, _identity(topic, value)
         firsts.setdefault(identity, (topic, partition, offset))
         copies.setdefault(identity, []).append(f"{reader.prefix}{topic}:{partition}:{offset}")
+    highest = _highest(reader.samples)
     for identity, (topic, partition, offset) in firsts.items():
         tp = TopicPartition(reader.prefix + topic, partition)
         since = min((reader.durable_since[c] for c in copies[identity] if c in reader.durable_since), default=1 << 30)
-        for number, committed in enumerate(reader.samples[: min(since, len(reader.samples))]):
-            if committed.get(tp, 0) > offset:
-                verdict.say(
-                    "ahead", f"{tp.topic}:{partition}:{offset} was committed and not durable at sample {number}"
-                )
-                break
+        before = min(since, len(highest)) - 1
+        if before >= 0 and highest[before].get(tp, 0) > offset:
+            verdict.say("ahead", f"{tp.topic}:{partition}:{offset} was committed before sample {before}, not durable then")
+
+
+def _highest(samples: list[dict[TopicPartition, int]]) -> list[dict[TopicPartition, int]]:
+    """By sample, the highest offset committed so far."""
+    found: list[dict[TopicPartition, int]] = []
+    for committed in samples:
+        known = found[-1] if found else {}
+        found.append({tp: max(at, known.get(tp, 0)) for tp, at in (known | committed).items()})
+    return found
 
 
 def _identity(topic: str, value: bytes) -> tuple[str, ...]:
