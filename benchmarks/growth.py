@@ -18,6 +18,7 @@ import orjson
 
 from benchmarks import query
 from benchmarks.latency import one_segment_sends
+from benchmarks.query import Entry
 from benchmarks.recovery import NoKafka
 from schemas.times import format_rfc3339
 from streams import kafka
@@ -50,15 +51,7 @@ SERIES: Final[dict[str, tuple[Any, ...]]] = {
 }  # fmt: skip
 
 
-class _Entry(NamedTuple):
-    offset: int
-    timestamp: int
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-Batch = tuple[str, int, list[_Entry]]
+Batch = tuple[str, int, list[Entry]]
 
 
 class Feed:
@@ -93,11 +86,11 @@ class Feed:
         return format_rfc3339(self._ms(n))
 
     def _batches(self, topic: str, made: list[tuple[bytes, dict[str, Any], int]]) -> list[Batch]:
-        by_shard: dict[int, list[_Entry]] = defaultdict(list)
+        by_shard: dict[int, list[Entry]] = defaultdict(list)
         for key, fields, at_ms in made:
             shard = kafka.partition_of(key, self._case.partitions)
             self._offsets[topic, shard] += 1
-            by_shard[shard].append(_Entry(self._offsets[topic, shard], at_ms, key, orjson.dumps(fields)))
+            by_shard[shard].append(Entry(self._offsets[topic, shard], at_ms, key, orjson.dumps(fields)))
         size = self._case.batch
         return [(topic, s, e[at : at + size]) for s, e in by_shard.items() for at in range(0, len(e), size)]
 
