@@ -1,8 +1,9 @@
 # The application alone: what it runs with comes hash-checked from requirements.lock.
 FROM python:3.11.13-slim-bookworm AS build
 WORKDIR /app
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY requirements.lock pyproject.toml hatch_build.py README.md LICENSE ./
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY native native
 COPY streams streams
 COPY schemas schemas
 COPY api api

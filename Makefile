@@ -19,7 +19,7 @@ help:
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	@touch $@
 
-.venv/runtime: .venv/python requirements.lock pyproject.toml
+.venv/runtime: .venv/python requirements.lock pyproject.toml hatch_build.py $(wildcard native/*)
 	$(UV) --require-hashes -r requirements.lock
 	# Compiled once here, so that every start is a quick one.
 	$(UV) --compile-bytecode --no-deps -e .

@@ -8,7 +8,6 @@ JSON line. Latencies are of one client on one connection. `worker` is what repor
 
 import argparse
 import base64
-import contextlib
 import http.client
 import json
 import os
@@ -27,8 +26,8 @@ import uvicorn
 from api.app import AppConfig, create_app
 from schemas.events import TOPICS
 from schemas.times import format_rfc3339
+from streams import folding
 from streams.flow import Flow
-from streams.folding import Folder
 from streams.simulate import Event, Plan, events
 from streams.store import Store, connect
 
@@ -235,11 +234,6 @@ def _reports(port: int, start_ms: int, records: int, stop: threading.Event) -> N
 
 def _work(store: Store, log: list[Event]) -> float:
     """Events a second, over some seconds."""
-    with contextlib.closing(Folder()) as folder:
-        return _worked(store, folder, log)
-
-
-def _worked(store: Store, folder: Folder, log: list[Event]) -> float:
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < _WORK_S:
         flow = Flow("mdr.", 4 * 3_600_000)
@@ -250,15 +244,15 @@ def _worked(store: Store, folder: Folder, log: list[Event]) -> float:
                 entries = [Entry(at + n, e.at_ms, e.key, e.value) for n, e in enumerate(chunk) if e.topic == topic]
                 flow.batch(topic, 0, entries, chunk[-1].at_ms)
             done += len(chunk)
-            _write(store, folder, flow, chunk[-1].at_ms)
+            _write(store, flow, chunk[-1].at_ms)
             if time.perf_counter() - began >= _WORK_S:
                 break
     return done / (time.perf_counter() - began)
 
 
-def _write(store: Store, folder: Folder, flow: Flow, now_ms: int) -> None:
+def _write(store: Store, flow: Flow, now_ms: int) -> None:
     part = flow.partitions[0]
-    store.write_records(folder.records([part.take(now_ms)], now_ms))
+    store.write_records(folding.records([part.take(now_ms)], now_ms))
     part.written(now_ms)
 
 

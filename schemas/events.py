@@ -1,14 +1,13 @@
 """The events that come in, and the decoder that accepts or refuses one.
 
-`decode` is a total function: whatever the bytes, it returns an event or a `Rejected`, never raises. It has three ways.
-The fast one is msgspec's typed decode and a few cached checks, for an object that has no field we do not know: then
-nothing is skipped, and msgspec looks at every byte. With unknown fields the bytes are also checked to be UTF-8 and
-shallow. Both only ever say yes. At the first doubt the slow way reads the value again from the start and finds the
-first reason, in the order of `REASONS`, that applies.
+`decode` is a total function: whatever the bytes, it returns an event or a `Rejected` with the first reason, in the
+order of `REASONS`, that applies; it never raises. It is the definition. A worker reads batches (`batches.py`), whose
+compiled way takes what is surely sound and leaves the rest to this one.
 """
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
@@ -153,43 +152,6 @@ def decode(topic: str, key: bytes | None, value: bytes | None, clock_ms: int) ->
     return event
 
 
-def _decoder(kind: type[Event], problem: Callable[[Any], str]) -> Callable[[bytes | None, bytes | None, int], Any]:
-    known = msgspec.defstruct(
-        kind.__name__, [], bases=(kind,), forbid_unknown_fields=True, gc=False, omit_defaults=True, kw_only=True
-    )
-    read_known = msgspec.json.Decoder(known).decode
-    read_any = msgspec.json.Decoder(kind).decode
-
-    def decode_one(key: bytes | None, value: bytes | None, clock_ms: int) -> Event | Rejected:
-        data = value or b""
-        try:
-            event: Any = read_known(data)
-        except Exception:  # msgspec raises RecursionError and UnicodeDecodeError besides its own
-            event = _read_loosely(read_any, data)
-        if (
-            event is not None
-            and len(data) <= STRING_BYTES_MAX
-            and not problem(event)
-            and event.message_id.encode() == key
-            and event.occurred_ms <= clock_ms + FUTURE_MS_MAX
-        ):
-            return event  # type: ignore[no-any-return]
-        return _decode_slowly(kind, problem, key, value, clock_ms)
-
-    return decode_one
-
-
-def _read_loosely(read: Callable[[bytes], Any], data: bytes) -> Any:
-    """The event in an object with unknown fields, whose bytes msgspec skips unseen; None when there is any doubt."""
-    if len(data) > STRING_BYTES_MAX or data.count(b"{") + data.count(b"[") > DEPTH_MAX:
-        return None
-    try:
-        data.decode()
-        return read(data)
-    except Exception:  # as above
-        return None
-
-
 # ---- what a field may hold -------------------------------------------------------------------------------------
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -199,12 +161,6 @@ _SETS: Final[dict[str, re.Pattern[str]]] = {
     "country": re.compile("|[A-Z]{2}"),
     "currency": re.compile("[A-Z]{3}"),
 }
-# What passed once passes again: traffic repeats its senders and networks.
-_SEEN_MAX: Final = 50_000
-_networks: set[tuple[str, ...]] = {("", "", "", "USD")}
-_senders: set[str] = set()
-
-
 def _message_problem(m: Message, far_end: str) -> str:
     """What is wrong with a message's fields, `""` if nothing; fills what is derived: times, segments, country."""
     problem = _common_problem(m)
@@ -212,17 +168,15 @@ def _message_problem(m: Message, far_end: str) -> str:
         return problem
     if not m.account_id:
         return "account_id: empty"
-    if m.from_number not in _senders and not _is_new_sender(m.from_number):
+    if not is_sender(m.from_number):
         return "from: neither E.164, nor a short code, nor an alphanumeric sender"
     region = "" if m.country else country(far_end)
     # What has a country is E.164.
     if not (region and far_end is m.to_number) and not is_number(m.to_number):
         return "to: neither E.164 nor a short code"
-    network = (m.mcc, m.mnc, m.country, m.currency)
-    if network not in _networks:
-        problem = _network_problem(network)
-        if problem:
-            return problem
+    problem = _network_problem((m.mcc, m.mnc, m.country, m.currency))
+    if problem:
+        return problem
     m.country = m.country or region
     if not m.segments or not m.encoding:
         problem = _measure(m)
@@ -269,24 +223,10 @@ def _common_problem(e: Message | Receipt) -> str:
     return ""
 
 
-def _is_new_sender(sender: str) -> bool:
-    if not is_sender(sender):
-        return False
-    if len(_senders) >= _SEEN_MAX:
-        _senders.clear()
-    _senders.add(sender)
-    return True
-
-
 def _network_problem(values: tuple[str, ...]) -> str:
-    if values in _networks:
-        return ""
     for (name, pattern), value in zip(_SETS.items(), values, strict=True):
         if pattern.fullmatch(value) is None:
             return f"{name}: not {pattern.pattern.lstrip('|')}"
-    if len(_networks) >= _SEEN_MAX:
-        _networks.clear()
-    _networks.add(values)
     return ""
 
 
@@ -307,13 +247,13 @@ def _money_problem(e: Message | Receipt) -> str:
     return ""
 
 
-# ---- the slow way: which reason applies first ------------------------------------------------------------------
+# ---- which reason applies first --------------------------------------------------------------------------------
 
 _PATH: Final = re.compile(r" - at `\$\.?([A-Za-z_]*)")
 _ABSENT: Final[tuple[object, ...]] = (None, "", [], {})
 
 
-def _decode_slowly(
+def _decode(
     kind: type[Event], problem: Callable[[Any], str], key: bytes | None, value: bytes | None, clock_ms: int
 ) -> Event | Rejected:
     fields = read_object(value)
@@ -359,7 +299,7 @@ def _bytes_max(content: Any) -> int:
 
 
 DECODERS: Final[dict[str, Callable[[bytes | None, bytes | None, int], Any]]] = {
-    "sends": _decoder(Send, _send_problem),
-    "receives": _decoder(Receive, _receive_problem),
-    "receipts": _decoder(Receipt, _receipt_problem),
+    "sends": partial(_decode, Send, _send_problem),
+    "receives": partial(_decode, Receive, _receive_problem),
+    "receipts": partial(_decode, Receipt, _receipt_problem),
 }

@@ -75,6 +75,8 @@ def _prefixes(shared: bool) -> Iterator[tuple[str, int]]:
 
 _REGIONS: Final = {prefix: COUNTRY_CODE_TO_REGION_CODE[code][0] for prefix, code in _prefixes(shared=False)}
 _SHARED_CODES: Final = dict(_prefixes(shared=True))
+# The same by three digits as a number.
+SINGLE_REGIONS: Final = {int(prefix[1:]): region for prefix, region in _REGIONS.items()}
 
 
 @lru_cache(maxsize=10_000)

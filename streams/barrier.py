@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
+from streams import folding
 from streams.effects import DeadLetter, OpenRow, Rows, Snapshot
 from streams.flow import RECEIPTS, RECEIVES, SENDS, TOPICS, Flow
-from streams.folding import Folder
 from streams.settle import Partition
 from streams.store import Store, Unavailable, Unstorable
 from streams.tables import Checkpoint
@@ -65,7 +65,6 @@ class Barrier:
         self._flush_ms = flush_ms
         self._checkpoint_ms = checkpoint_ms
         self._thread = ThreadPoolExecutor(1, "store-write")
-        self.folder = Folder()
         self._writing = asyncio.Lock()
         self._full = asyncio.Event()
         self._roomy = asyncio.Event()
@@ -88,7 +87,6 @@ class Barrier:
     def close(self) -> None:
         """Ends the writing thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self.folder.close()
 
     # ---- filling -------------------------------------------------------------------------------------------
 
@@ -189,7 +187,7 @@ class Barrier:
             await self._retry("dead letters", lambda: self._kafka.bury_unstorable(bad))
 
     def _write_records(self, taken: list[Rows], now_ms: int) -> list[Unstorable]:
-        return self._store.write_records(self.folder.records(taken, now_ms))
+        return self._store.write_records(folding.records(taken, now_ms))
 
     async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
         rows: list[OpenRow] = []

@@ -8,9 +8,10 @@ then lets the offsets move.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from schemas.events import DECODERS, TOPICS, Receipt, Receive, Rejected, Send
+from schemas import batches
+from schemas.events import TOPICS
 from streams.effects import DeadLetter, Entry, Found, Held
 from streams.settle import Partition
 
@@ -65,18 +66,12 @@ class Flow:
         partition.counts.events += len(held)
         partition.advance(topic, entries, now_ms)
 
-    def _decode(self, partition: Partition, topic: str, entries: Sequence[Entry], now_ms: int) -> list[tuple]:  # type: ignore[type-arg]  # the topic decides which event
-        decode = DECODERS[topic]
-        where = f"{self._prefix}{topic}:{partition.shard}:"
-        events: list[tuple[Send | Receive | Receipt, Entry]] = []
-        for entry in entries:
-            event = decode(entry.key, entry.value, now_ms)
-            if event.__class__ is Rejected:
-                partition.refuse(topic, entry, event.reason, event.detail)
-            else:
-                event.source = f"{where}{entry.offset}"
-                event.occurred_at = ""  # `occurred_ms` says it; open messages are kept by the million
-                events.append((event, entry))
+    def _decode(
+        self, partition: Partition, topic: str, entries: Sequence[Entry], now_ms: int
+    ) -> list[tuple[Any, Entry]]:
+        events, refused = batches.read(topic, entries, now_ms, f"{self._prefix}{topic}:{partition.shard}:")
+        for rejected, entry in refused:
+            partition.refuse(topic, entry, rejected.reason, rejected.detail)
         return events
 
     def tick(self, now_ms: int) -> dict[int, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
+from schemas.batches import as_struct
 from schemas.events import DECODERS, Receipt, Rejected
 from schemas.times import format_rfc3339
 from streams.effects import Entry
@@ -61,7 +62,7 @@ def entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: 
 
 def left_letter(topic: str, partition: int, receipt: Receipt, reason: str, detail: str) -> dict[str, Any]:
     """A dead letter of a receipt that the log no longer holds: what was decoded of it, not its bytes."""
-    said = msgspec.to_builtins(receipt) | {"occurred_at": format_rfc3339(receipt.occurred_ms)}
+    said = msgspec.to_builtins(as_struct(receipt)) | {"occurred_at": format_rfc3339(receipt.occurred_ms)}
     value = orjson.dumps({name: told for name, told in said.items() if not name.startswith("~")})
     offset = int(receipt.source.rsplit(":", 1)[1])
     detail = f"{detail}; the log has dropped its bytes, this is what was read of them"

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from schemas.batches import as_struct
 from schemas.events import FUTURE_MS_MAX, Receipt, Receive, Send
 from streams.effects import Counts, DeadLetter, Entry, OpenRow, Rows, Snapshot
 from streams.join import Life
@@ -32,7 +33,8 @@ _PART_TOMBSTONE: Final = 1 << 32
 _UNPACKED_MAX: Final = 10_000
 _PACK_AT_ONCE: Final = 500
 
-_encode = msgspec.json.Encoder().encode
+# An event that is still in the bytes it came in is saved as the struct it stands for.
+_encode = msgspec.json.Encoder(enc_hook=as_struct).encode
 
 
 # Never a value, so that these fields are always written when facts are saved again.

@@ -6,7 +6,7 @@ then its send may simply not have been reached; so topics that are read at diffe
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -168,8 +168,8 @@ class Partition(Lives):
     def resolve_sends(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held sends, in log order, now that the store was asked."""
         self._recall((event.message_id for event, *_ in held), found, now_ms)
-        for send, entry, unwritten in held:
-            assert isinstance(send, Send)
+        for event, entry, unwritten in held:
+            send = cast(Send, event)
             mid = send.message_id
             self._held.discard(mid)
             life = self._life(mid)
@@ -191,8 +191,8 @@ class Partition(Lives):
 
     def resolve_receives(self, held: list[Held], found: dict[str, Found], now_ms: int) -> None:
         """Goes on with held receives, in log order, now that the store was asked."""
-        for receive, entry, _ in held:
-            assert isinstance(receive, Receive)
+        for event, entry, _ in held:
+            receive = cast(Receive, event)
             mid = receive.message_id
             first = self.fresh_inbound.get(mid) or self.flushing_inbound.get(mid)
             known = found.get(mid)

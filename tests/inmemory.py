@@ -16,10 +16,12 @@ from streams.barrier import Barrier
 from streams.effects import DeadLetter, OpenRow
 from streams.flow import TOPICS, Flow, Found, Held
 from streams.fold import Columns
+from streams.folding import Folded
 from streams.settle import REMEMBER_MS, Partition
 from streams.store import Store, Unstorable
 from streams.tables import Checkpoint, orphan_version
 from tests.entries import PREFIX, LogEntry, entry
+from tests.rows import rows_of
 
 SHARD = 0
 T = TypeVar("T")
@@ -52,9 +54,9 @@ class MemoryStore:
         self.points: dict[int, Checkpoint] = {}
         self.looked_up: list[str] = []
 
-    def write_records(self, records: Columns) -> list[Unstorable]:
+    def write_records(self, records: Columns | Folded) -> list[Unstorable]:
         self.before_write("records")
-        for row in zip(*records, strict=True):
+        for row in rows_of(records):
             new = msgspec.convert(row, Record)
             self.history.setdefault((new.direction, new.message_id), []).append(new)
             key = (new.account_id, new.occurred_at, new.message_id, new.direction)

@@ -1,7 +1,6 @@
-"""The decoder: which reason comes first, that it never raises, and that its two ways and the oracle agree."""
+"""The decoder: which reason comes first, that it never raises, and that its compiled way and the oracle agree."""
 
 import random
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -9,20 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas.events as events
+from schemas import batches
 from schemas.events import FUTURE_MS_MAX, REASONS, TOPICS, VALUE_BYTES_MAX, Rejected, decode
 from schemas.money import parse_nanos
 from tests import oracle_events
-from tests.entries import NOON_MS, event, value
+from tests.entries import NOON_MS, LogEntry, event, value
 from tests.oracle_formats import Refused
 
 KEY: Final = b"m1"
 MUTANTS: Final = 2_500
-PROBLEMS: Final[dict[str, Callable[[Any], str]]] = {
-    "sends": events._send_problem,
-    "receives": events._receive_problem,
-    "receipts": events._receipt_problem,
-}
 
 
 def reason(got: Any) -> str:
@@ -165,9 +159,12 @@ def _mutant(dice: random.Random, topic: str) -> bytes:
 
 
 def _ways(topic: str, key: bytes | None, raw: bytes | None) -> tuple[Any, Any]:
-    """What the decoder says, and what its slow way says alone."""
-    slow = events._decode_slowly(events._TYPES[topic], PROBLEMS[topic], key, raw, NOON_MS)
-    return _facts(told(topic, raw, key)), _facts(slow)
+    """What is said of an entry in a batch, and of the entry alone."""
+    taken, refused = batches.read(topic, [LogEntry(0, NOON_MS, key, raw)], NOON_MS, "")
+    alone = told(topic, raw, key)
+    if not isinstance(alone, Rejected):
+        alone.source, alone.occurred_at = "0", ""
+    return _facts(refused[0][0] if refused else batches.as_struct(taken[0][0])), _facts(alone)
 
 
 def _facts(told: Any) -> Any:
@@ -203,14 +200,14 @@ def _same(got: Any, judged: Any) -> bool:
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_both_ways_and_the_oracle_agree_on_mutants(topic: str) -> None:
-    """Of thousands of damaged events the fast way, the slow way and an independent reading say the same."""
+def test_batches_and_the_oracle_agree_on_mutants(topic: str) -> None:
+    """Of thousands of damaged events the compiled way, the definition and an independent reading say the same."""
     dice = random.Random(f"mutants of {topic}")
     reasons = set()
     for _ in range(MUTANTS):
         raw = _mutant(dice, topic)
-        fast, slow = _ways(topic, KEY, raw)
-        assert fast == slow, raw
+        batch, alone = _ways(topic, KEY, raw)
+        assert batch == alone, raw
         event = told(topic, raw, KEY)
         assert _same(event, _judged(topic, KEY, raw)), (raw, event, _judged(topic, KEY, raw))
         reasons.add(reason(event))
@@ -228,9 +225,9 @@ _VALUES: Final = st.none() | st.binary(max_size=40) | _JSON.map(msgspec.json.enc
 @given(st.sampled_from(TOPICS), st.none() | st.binary(max_size=5), _VALUES)
 def test_any_bytes_are_an_event_or_a_reason(topic: str, key: bytes | None, raw: bytes | None) -> None:
     """The decoder never raises: what it does not take it refuses with one of its reasons."""
-    fast, slow = _ways(topic, key, raw)
-    assert reason(told(topic, raw, key)) in REASONS and fast == slow
-    assert reason(fast) == _judged(topic, key, raw)
+    batch, alone = _ways(topic, key, raw)
+    assert reason(told(topic, raw, key)) in REASONS and batch == alone
+    assert reason(batch) == _judged(topic, key, raw)
 
 
 @given(st.data(), st.sampled_from(TOPICS))
@@ -238,11 +235,11 @@ def test_any_content_of_any_field_is_judged_as_the_oracle_does(data: st.DataObje
     """A known field with any JSON in it is taken or refused as by an independent reading."""
     name = data.draw(st.sampled_from(sorted(_full(topic))))
     raw = msgspec.json.encode(_full(topic) | {name: data.draw(_JSON)})
-    fast, slow = _ways(topic, KEY, raw)
-    assert fast == slow and _same(told(topic, raw), _judged(topic, KEY, raw)), (raw, fast)
+    batch, alone = _ways(topic, KEY, raw)
+    assert batch == alone and _same(told(topic, raw), _judged(topic, KEY, raw)), (raw, batch)
 
 
-def test_the_slow_way_takes_time_in_proportion() -> None:
+def test_decoding_takes_time_in_proportion() -> None:
     """A megabyte of escapes, brackets or open strings is refused after one pass, not after one a byte."""
     for raw in (b"\\" * VALUE_BYTES_MAX, b'["' * (VALUE_BYTES_MAX // 2), b'"\\' * (VALUE_BYTES_MAX // 2)):
         assert reason(told("sends", raw)) == "invalid_json"

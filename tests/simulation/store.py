@@ -9,12 +9,15 @@ from typing import Any
 
 import msgspec
 
+from schemas.batches import as_struct
 from schemas.events import Receipt
 from schemas.record import COLUMNS, Record
 from streams.effects import Found, OpenRow
 from streams.fold import Columns
+from streams.folding import Folded
 from streams.store import Unstorable
 from streams.tables import Checkpoint, orphan_version
+from tests.rows import rows_of
 
 Row = tuple[Any, ...]
 _AT = {c.name: n for n, c in enumerate(COLUMNS)}
@@ -48,10 +51,10 @@ class MemoryStore:
 
     # ---- writing ----
 
-    def write_records(self, records: Columns) -> list[Unstorable]:
+    def write_records(self, records: Columns | Folded) -> list[Unstorable]:
         """One insert a month, as the real one does."""
         months: dict[int, list[Row]] = {}
-        for row in zip(*records, strict=True):
+        for row in rows_of(records):
             months.setdefault(row[_AT["occurred_at"]] // 2_592_000_000, []).append(row)
         for part in months.values():
             self._point("before records")
@@ -100,7 +103,7 @@ class MemoryStore:
             version = orphan_version(receipt.source, is_deleted)
             known = self.tables.orphans.get(key)
             if known is None or version >= known[0]:
-                self.tables.orphans[key] = version, is_deleted, shard, msgspec.structs.replace(receipt), at_ms
+                self.tables.orphans[key] = version, is_deleted, shard, msgspec.structs.replace(as_struct(receipt)), at_ms
         self._point(f"after {what}")
 
     def write_checkpoints(self, rows: Sequence[Checkpoint]) -> None:
@@ -126,7 +129,7 @@ class MemoryStore:
         for _, _, _, receipt, _ in sorted(self.tables.orphans.values(), key=_orphan_order):
             if receipt.message_id in wanted:  # also those adopted since
                 known = found.get(receipt.message_id, Found({}, ()))
-                copy = msgspec.structs.replace(receipt, occurred_at="")
+                copy = msgspec.structs.replace(as_struct(receipt), occurred_at="")
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, copy))
         return found
 

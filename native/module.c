@@ -1,0 +1,23 @@
+/* The extension: what the Python of schemas/ and streams/ says, said quickly. */
+#include "native.h"
+
+int decode_setup(void);
+int event_setup(void);
+int fold_setup(void);
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "schemas._native",
+    .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    if (decode_setup() || event_setup() || fold_setup()) return NULL;
+    PyObject *m = PyModule_Create(&module);
+    PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType};
+    const char *names[] = {"Decoder", "Event", "Builder"};
+    for (int n = 0; m && n < 3; n++)
+        if (PyModule_AddObjectRef(m, names[n], (PyObject *)types[n])) Py_CLEAR(m);
+    return m;
+}

@@ -1,0 +1,145 @@
+/* What the parts of the extension share. Every fast way here only ever says yes: whatever it is not sure of it leaves
+ * to the Python of schemas/ and streams/, which is the definition. */
+#ifndef MDR_NATIVE_H
+#define MDR_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A function that can doubt returns one of these; FAILED means that a Python error is set. */
+typedef enum { FAILED = -1, DOUBT = 0, SURE = 1 } Answer;
+
+/* A run of bytes in a value that outlives it. */
+typedef struct {
+    const uint8_t *start;
+    Py_ssize_t size;
+    bool escaped;  /* has backslashes: not yet what it means */
+    bool wide;     /* has bytes beyond ASCII */
+} Span;
+
+/* ---- json.c: RFC 8259, strictly ---- */
+#define DEPTH_MAX 64
+/* Fast ways take values up to this; so no string in them is over its own limit. */
+#define VALUE_BYTES_MAX (8 << 10)
+
+typedef struct {
+    const uint8_t *at, *end;
+} Cursor;
+
+void skip_space(Cursor *c);
+bool take_byte(Cursor *c, uint8_t byte);
+bool read_string(Cursor *c, Span *out);
+bool skip_value(Cursor *c, int depth);
+bool read_digits(Cursor *c, int *value);
+Py_ssize_t plain_bytes(const Span *span, uint8_t *to);
+PyObject *new_text(const Span *span);
+
+/* ---- text.c: what strings may hold ---- */
+bool is_id(const Span *s);
+bool is_number(const Span *s);
+bool is_sender(const Span *s);
+bool is_money(const Span *s);
+bool is_digits(const Span *s, Py_ssize_t least, Py_ssize_t most);
+bool is_capitals(const Span *s, Py_ssize_t size);
+bool parse_instant(const Span *s, int64_t *ms);
+int64_t parse_nanos(const char *text, Py_ssize_t size);
+int month_of(int64_t ms);
+enum { NO_ENCODING, GSM7, UCS2 };
+int measure(const uint8_t *body, Py_ssize_t size, int stated, bool sms, int *encoding);
+
+/* ---- slots.c: fields of msgspec structs, reached by their place ---- */
+typedef struct {
+    PyTypeObject *type;
+    Py_ssize_t *offsets;
+} Shape;
+
+#define SHAPES_MAX 8
+/* The places of some fields in a struct type and in those derived from it. */
+typedef struct {
+    PyObject *base;
+    PyObject *names; /* tuple of str */
+    Shape shapes[SHAPES_MAX];
+    int count;
+} Slots;
+
+int slots_init(Slots *slots, PyObject *base, PyObject *names);
+void slots_clear(Slots *slots);
+/* NULL with an error set when the object is of no such type. */
+const Py_ssize_t *slots_of(Slots *slots, PyObject *object);
+
+static inline PyObject *slot_get(PyObject *object, Py_ssize_t offset)
+{
+    return *(PyObject **)((char *)object + offset);
+}
+
+/* Takes over the reference. */
+static inline void slot_set(PyObject *object, Py_ssize_t offset, PyObject *value)
+{
+    PyObject **place = (PyObject **)((char *)object + offset);
+    PyObject *old = *place;
+    *place = value;
+    Py_XDECREF(old);
+}
+
+/* ---- decode.c, event.c ---- */
+#define FIELDS_MAX 60
+#define BUCKETS 256
+#define CACHED_MAX 4096
+
+/* What is where in a value; nothing if the field is absent. */
+typedef struct {
+    uint16_t start, size;
+} Place;
+
+typedef struct {
+    const char *name; /* lives as long as the decoder's spec */
+    Py_ssize_t size;
+    char kind;
+} Field;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *spec;     /* tuple of (name, slot, kind, required) */
+    PyObject *blank;    /* a struct with nothing but its defaults */
+    PyObject *choices;  /* dict of kind: dict of word: what it means */
+    PyObject *regions;  /* dict of the three digits after a plus: region */
+    PyObject *country;  /* function of a number, where regions has none */
+    PyObject *by_slot;  /* dict of slot name: index */
+    PyObject *region_of[1000];
+    Slots slots;
+    Field fields[FIELDS_MAX];
+    int count;
+    int by_kind[128];
+    uint8_t buckets[BUCKETS]; /* index + 1 */
+    uint64_t required;
+    char far_end;
+    PyObject *cache[CACHED_MAX];
+} Decoder;
+
+/* A sound event, left in the bytes it came in. Python sees the attributes of the struct it stands for. */
+typedef struct {
+    PyObject_VAR_HEAD
+    Decoder *decoder;
+    PyObject *value, *id, *where;
+    PyObject *country; /* derived, or NULL */
+    PyObject *state;   /* receipts: the word of schemas/states.py */
+    int64_t offset, ms;
+    uint8_t segments, encoding;
+    Place places[];
+} Event;
+
+PyObject *cached_text(Decoder *d, const Span *s);
+PyObject *event_struct(Event *e);
+extern PyTypeObject DecoderType, EventType, BuilderType;
+
+static inline Span span_at(const Event *e, int field)
+{
+    Place p = e->places[field];
+    return (Span){(const uint8_t *)PyBytes_AS_STRING(e->value) + p.start, p.size, false, true};
+}
+
+#endif

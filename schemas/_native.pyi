@@ -1,0 +1,21 @@
+"""The compiled part (native/): fast ways that only ever say what the Python says."""
+
+from typing import Any
+
+class Decoder:
+    def __init__(
+        self, blank: Any, spec: tuple[tuple[str, str, str, bool], ...], choices: dict[str, dict[str, str]],
+        far_end: str, regions: dict[int, str], country: Any, /,
+    ) -> None: ...  # fmt: skip
+    def batch(self, entries: Any, clock_ms: int, where: str, /) -> tuple[list[Any], list[int]]: ...
+
+class Event:
+    def struct(self) -> Any: ...
+
+class Builder:
+    def __init__(
+        self, names: tuple[str, ...], kinds: tuple[str, ...], send: Any, receive: Any, receipt: Any, life: Any, /
+    ) -> None: ...
+    def outbound(self, shard: int, lives: list[Any], /) -> None: ...
+    def inbound(self, shard: int, receives: list[Any], settled_ms: int, /) -> None: ...
+    def finish(self) -> list[tuple[int, dict[str, tuple[Any, ...]]]]: ...

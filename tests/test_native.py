@@ -1,0 +1,238 @@
+"""The compiled part: it takes what is surely sound, and says of it what the Python says, to the last attribute."""
+
+import json
+import random
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from schemas import batches
+from schemas.events import DECODERS, TOPICS, Receive, Rejected
+from schemas.record import COLUMNS
+from streams import folding, simulate
+from streams.effects import Rows
+from streams.fold import records
+from streams.folding import Folded
+from streams.join import Life
+from tests.entries import NOON_MS, LogEntry, event, value
+from tests.rows import rows_of
+from tests.test_examples import CLOCK_MS, GOOD, key_of
+
+PLAN: Final = simulate.Plan(1_500, 5, NOON_MS, 50.0, settling_ms=14_400_000)
+LATER_MS: Final = NOON_MS + 86_400_000
+
+
+def compiled(topic: str, entries: list[LogEntry], clock_ms: int = LATER_MS) -> list[Any]:
+    """What the compiled decoder makes of entries, None where it doubts."""
+    pairs, doubts = batches._COMPILED[topic](entries, clock_ms, "x:")
+    assert doubts == [n for n, pair in enumerate(pairs) if pair is None]
+    return [None if pair is None else pair[0] for pair in pairs]
+
+
+def defined(topic: str, entry: LogEntry, clock_ms: int = LATER_MS) -> Any:
+    """What the definition makes of an entry, as batches leave it."""
+    got = DECODERS[topic](entry.key, entry.value, clock_ms)
+    if not isinstance(got, Rejected):
+        got.source, got.occurred_at = f"x:{entry.offset}", ""
+    return got
+
+
+def simulated() -> dict[str, list[LogEntry]]:
+    """Traffic with everything simulated traffic has, by topic."""
+    logs: dict[str, list[LogEntry]] = {topic: [] for topic in TOPICS}
+    for e in simulate.events(PLAN):
+        log = logs[e.topic.rpartition(".")[2]]
+        log.append(LogEntry(len(log), e.at_ms, e.key, e.value))
+    return logs
+
+
+def said(made: Any) -> dict[str, Any]:
+    """Every attribute of an event, asked for one by one."""
+    return {name: getattr(made, name) for name in batches.as_struct(made).__struct_fields__}
+
+
+def test_it_is_there() -> None:
+    """Without it everything works, several times slower: where these tests run it must have been built."""
+    assert batches.native is not None
+
+
+def test_simulated_traffic_is_taken_and_means_the_same() -> None:
+    """Of sound events it doubts none; their attributes are the definition's, and so is the struct they stand for."""
+    for topic, log in simulated().items():
+        for entry, made in zip(log, compiled(topic, log), strict=True):
+            expected = defined(topic, entry)
+            if made is None:
+                assert isinstance(expected, Rejected), entry.value
+                continue
+            assert said(made) == msgspec.structs.asdict(expected), entry.value
+            assert batches.as_struct(made) == expected
+
+
+@pytest.mark.parametrize("path", GOOD, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_good_examples_mean_the_same(path: Any) -> None:
+    """Every golden example is what the definition makes of it, whether it is taken or doubted."""
+    topic, raw = path.parent.name, path.read_bytes()
+    entry = LogEntry(7, NOON_MS, key_of(raw), raw)
+    taken, refused = batches.read(topic, [entry], CLOCK_MS, "x:")
+    assert not refused and batches.as_struct(taken[0][0]) == defined(topic, entry, CLOCK_MS)
+
+
+DOUBTED: Final = {
+    "an escape in an id": value(event("sends")).replace(b"m1-1", b"m1\\u002d1"),
+    "a field twice": value(event("sends"))[:-1] + b', "body": "a", "body": "b"}',
+    "a value over 8 KiB": value(event("sends", body="x" * 8_200)),
+    "an attribute twice": value(event("sends"))[:-1] + b', "attributes": {"a": "1", "a": "2"}}',
+    "a tag with an escape": value(event("sends"))[:-1] + b', "tags": ["\\n"]}',
+    "a name beyond ASCII": value(event("sends", é=1)),
+}
+
+
+@pytest.mark.parametrize("raw", DOUBTED.values(), ids=DOUBTED)
+def test_what_it_doubts_is_left_to_the_definition(raw: bytes) -> None:
+    """A doubt is no refusal: the event comes out as the definition reads it, in its place among the others."""
+    first, last = (LogEntry(n, NOON_MS, b"m1", value(event("sends"))) for n in (0, 2))
+    odd = LogEntry(1, NOON_MS, b"m1", raw)
+    assert [made is None for made in compiled("sends", [first, odd, last])] == [False, True, False]
+    taken, refused = batches.read("sends", [first, odd, last], LATER_MS, "x:")
+    assert [entry.offset for _, entry in taken] == [0, 1, 2] and not refused
+    assert batches.as_struct(taken[1][0]) == defined("sends", odd)
+
+
+BODIES: Final = (
+    "", "plain", "a" * 160, "a" * 161, "{" * 80, "{" * 81, "a" * 152 + "\u20ac" + "a" * 10, "\u0436" * 70, "\u0436" * 71,
+    "\U0001f600" * 35, "\U0001f600" * 36, "a" * 66 + "\U0001f600" + "\u0436" * 5, "`", "\x0c", "\x1b", "\u00e7\u00c7", "\x7f",
+    "\u0394" * 161, "\\" * 160, "tab\there",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stated", [{}, {"encoding": "gsm7"}, {"encoding": "ucs2"}, {"message_type": "mms"}])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_segments_are_counted_the_same(stated: dict[str, Any], escaped: bool) -> None:
+    """At every limit, with and without escapes on the wire, encoding and segments are the definition's."""
+    for body in BODIES:
+        fields = event("sends", body=body, **stated)
+        raw = json.dumps(fields, ensure_ascii=escaped).encode()
+        entry = LogEntry(0, NOON_MS, b"m1", raw)
+        (made,) = compiled("sends", [entry])
+        assert batches.as_struct(made) == defined("sends", entry), body
+
+
+@pytest.mark.parametrize("unbuilt", [False, True])
+def test_without_it_everything_is_read_by_the_definition(unbuilt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch holds the same events and refusals, in the same order, whether it was built or not."""
+    entries = [LogEntry(n, NOON_MS, b"m1", raw) for n, raw in enumerate([value(event("sends")), b"{", b"", value({})])]
+    if unbuilt:
+        monkeypatch.setattr(batches, "_COMPILED", {})
+    taken, refused = batches.read("sends", entries, LATER_MS, "x:")
+    assert [(batches.as_struct(e), entry.offset) for e, entry in taken] == [(defined("sends", entries[0]), 0)]
+    assert [(r.reason, entry.offset) for r, entry in refused] == [
+        ("invalid_json", 1), ("empty_value", 2), ("missing_field", 3),
+    ]  # fmt: skip
+
+
+# ---- records ---------------------------------------------------------------------------------------------------
+
+
+def lives() -> list[Life]:
+    """Settled messages of simulated traffic, some of their events left in their bytes and some as structs."""
+    dice = random.Random(7)
+    logs = simulated()
+    receipts: dict[str, list[Any]] = {}
+    for made in filter(None, compiled("receipts", logs["receipts"])):
+        receipts.setdefault(made.message_id, []).append(made if dice.random() < 0.5 else batches.as_struct(made))
+    found: list[Life] = []
+    for made in filter(None, compiled("sends", logs["sends"])):
+        own = receipts.get(made.message_id, [])
+        dice.shuffle(own)
+        send = made if dice.random() < 0.5 else batches.as_struct(made)
+        amended = dice.choice([0, NOON_MS])
+        found.append(Life(send, tuple(own), settled_ms=NOON_MS + len(found), amended_ms=amended, amendments=amended % 7))
+    return found
+
+
+def same(taken: list[Rows]) -> bool:
+    """Whether both ways make the same rows of what was taken, not counting their order."""
+    quick = sorted(rows_of(Folded(taken, NOON_MS)), key=str)
+    return quick == sorted(zip(*records(taken, NOON_MS), strict=True), key=str)
+
+
+def test_records_of_simulated_traffic_are_the_same() -> None:
+    """Each column of each record is the fold's, whatever its events are kept as."""
+    found = lives()
+    inbound = [made for made in compiled("receives", simulated()["receives"]) if made is not None]
+    assert sum(len(life.receipts) for life in found) > 1_000 and len(inbound) > 50
+    assert same([Rows(3, found[::2], inbound, []), Rows(4, found[1::2], list(map(batches.as_struct, inbound)), [])])
+
+
+STATES: Final = ("queued", "sent", "expired", "undelivered", "failed", "rejected", "delivered")
+
+
+def read(topic: str, offset: int, **more: Any) -> Any:
+    """A sound event as the compiled decoder leaves it."""
+    (made,) = compiled(topic, [LogEntry(offset, NOON_MS, b"m1", value(event(topic, **more)))])
+    return made
+
+
+def test_records_of_odd_messages_are_the_same() -> None:
+    """Receipts of every kind in every order, with parts, ties, prices and codes: the same winner, parts and timeline."""
+    dice = random.Random(11)
+    found = []
+    for _ in range(400):
+        send = read("sends", 0, segments=dice.randint(1, 4), rate="0.25", provider="p", at_ms=NOON_MS + dice.randint(0, 2))
+        some = [
+            read(
+                "receipts", n, state=dice.choice(STATES), at_ms=NOON_MS + dice.randint(0, 2), event_id=dice.choice("ab"),
+                **{k: v for k, v in (("segment", dice.randint(1, 4)), ("error_code", dice.choice("12")), ("mnc", "04"),
+                    ("rate", "0"), ("provider", dice.choice("qr")), ("vendor_error_code", "v")) if dice.random() < 0.3},
+            )
+            for n in range(dice.randint(0, 5))
+        ]  # fmt: skip
+        found.append(Life(send, tuple(some), settled_ms=NOON_MS))
+    assert same([Rows(0, found, [], [])])
+
+
+def test_blocks_are_of_a_month_and_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One insert into one partition is all of it or nothing; one is inserted while the next is made."""
+    monkeypatch.setattr(folding, "_BLOCK_ROWS", 2_000)
+    months = [NOON_MS, NOON_MS - 40 * 86_400_000]
+    sends = [LogEntry(n, NOON_MS, b"m1", value(event("sends", at_ms=months[n % 2]))) for n in range(2_600)]
+    taken = [Rows(1, [Life(send, settled_ms=NOON_MS) for send in compiled("sends", sends)], [], [])]
+    blocks = list(Folded(taken, NOON_MS))
+    assert [block.num_rows for block in blocks] == [1_000, 1_000, 300, 300]
+    for block in blocks:
+        assert len({at.as_py().month for at in block.column("occurred_at")}) == 1
+
+
+def test_a_column_of_nothing_but_its_default_is_left_out() -> None:
+    """The table fills it in; the names are the table's."""
+    (send,) = compiled("sends", [LogEntry(0, NOON_MS, b"m1", value(event("sends")))])
+    (block,) = Folded([Rows(0, [Life(send, settled_ms=NOON_MS)], [], [])], NOON_MS)
+    left_out = {column.name for column in COLUMNS} - set(block.column_names)
+    assert {"tags", "attributes", "sent_at", "final_at", "amended_at", "rate_nanos", "facts", "mcc"} <= left_out
+    assert {"timeline.segment", "timeline.error_code", "state", "currency"} <= set(block.column_names)
+
+
+def test_what_it_does_not_expect_it_refuses() -> None:
+    """A value of another type, a text that needs escapes among the facts, too many receipts: an error, never a wrong row."""
+    (send,) = compiled("sends", [LogEntry(0, NOON_MS, b"m1", value(event("sends")))])
+    (receipt,) = compiled("receipts", [LogEntry(0, NOON_MS, b"m1", value(event("receipts", provider="p")))])
+    plain = batches.as_struct(receipt)
+    plain.provider = '"'
+    wrong: Any = [
+        Life(batches.as_struct(send), settled_ms=1), Life(send, (plain,)), Life(send, (receipt,) * 321), Life(receipt), Receive,
+    ]  # fmt: skip
+    wrong[0].send.body = 5
+    for life in wrong:
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            list(Folded([Rows(0, [life], [], [])], NOON_MS))
+
+
+def test_entries_of_any_kind_are_read() -> None:
+    """What has a key, a value and an offset is an entry; what is neither bytes nor sound is doubted, not an error."""
+    good = LogEntry(0, NOON_MS, b"m1", value(event("sends")))
+    odd: list[Any] = [replace(good, value=None), replace(good, key=None), replace(good, value=b"{}")]
+    assert compiled("sends", odd) == [None, None, None]
+    with pytest.raises(AttributeError):
+        compiled("sends", [object()])  # type: ignore[list-item]
