@@ -134,7 +134,7 @@ typedef struct {
 
 PyObject *cached_text(Decoder *d, const Span *s);
 PyObject *event_struct(Event *e);
-extern PyTypeObject DecoderType, EventType, BuilderType;
+extern PyTypeObject DecoderType, EventType, BuilderType, JoinerType;
 
 static inline Span span_at(const Event *e, int field)
 {

@@ -11,6 +11,7 @@ A message that was saved and has not changed since is kept as the bytes that wer
 
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -33,6 +34,7 @@ _PART_TOMBSTONE: Final = 1 << 32
 _UNPACKED_MAX: Final = 10_000
 _PACK_AT_ONCE: Final = 500
 
+_broker_ms = attrgetter("timestamp")
 # An event that is still in the bytes it came in is saved as the struct it stands for.
 _encode = msgspec.json.Encoder(enc_hook=as_struct).encode
 
@@ -144,7 +146,9 @@ class Lives:
 
     def advance(self, topic: str, entries: Sequence[Entry], now_ms: int) -> None:
         """Moves a topic's watermark over entries that were read; one far in the future says nothing about time."""
-        newest_ms = max((e.timestamp for e in entries if e.timestamp <= now_ms + FUTURE_MS_MAX), default=0)
+        newest_ms = max(map(_broker_ms, entries), default=0)
+        if newest_ms > now_ms + FUTURE_MS_MAX:
+            newest_ms = max((ms for ms in map(_broker_ms, entries) if ms <= now_ms + FUTURE_MS_MAX), default=0)
         self._read_ms[topic] = max(self._read_ms[topic], min(newest_ms, now_ms))
         self.marks[topic] = max(self.marks[topic], self._read_ms[topic])
 

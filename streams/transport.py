@@ -10,12 +10,12 @@ and says which name moved.
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import aiokafka
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
@@ -25,10 +25,12 @@ from aiokafka.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 from faust.transport.consumer import ConsumerThread
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
+
+from streams.effects import Entry
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 POLL_RECORDS_MAX: Final = 6_000
@@ -51,7 +53,7 @@ class Batch(NamedTuple):
     topic: str
     partition: int
     generation: int
-    records: list[ConsumerRecord]
+    records: Sequence[Entry]
     first_offset: int
     next_offset: int
 
@@ -91,6 +93,18 @@ def _states(consumer: Any) -> list[tuple[Any, Any]]:
     assignment = consumer._subscription.subscription.assignment
     states = ((tp, assignment.state_value(tp)) for tp in assignment.tps) if assignment is not None else ()
     return [(tp, state) for tp, state in states if state.has_valid_position]
+
+
+def _as_read(_: TopicPartition, record: Any) -> Any:
+    return record
+
+
+def _hand_out_as_read(fetcher: Any) -> None:
+    """Leaves what was fetched as the record reader made it: a `ConsumerRecord` of it would cost half of reading."""
+    for result in fetcher._records.values():
+        unread = getattr(result, "_partition_records", None)
+        if unread is not None:
+            unread._consumer_record = _as_read
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -144,6 +158,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
             return {}
         generation = consumer._coordinator.generation
         before = {tp: state.position for tp, state in _states(consumer)}
+        _hand_out_as_read(consumer._fetcher)
         records = await super()._fetch_records(consumer, self._abreast(consumer, active), 0, max_records)
         for tp, entries in records.items():
             self.newest_ms[tp] = entries[-1].timestamp
@@ -292,6 +307,7 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (aiokafka.AIOKafkaConsumer, "committed", "(self, partition)"),
     (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
     (Fetcher, "_create_fetch_waiter", "(self)"),
+    (PartitionRecords, "_consumer_record", "(self, tp, record)"),
     (SubscriptionState, "reassignment_in_progress", None),
 )
 
