@@ -47,7 +47,7 @@ def fill(store: Store, records: int, start_ms: int) -> None:
     span_ms = DAYS * _DAY_MS
     for at in range(0, records, _STEP):
         store.client.command(
-            _INSERT.format(
+            INSERT.format(
                 start=start_ms, at=at, count=min(_STEP, records - at), span=span_ms, records=records, accounts=ACCOUNTS
             )
         )
@@ -55,7 +55,7 @@ def fill(store: Store, records: int, start_ms: int) -> None:
     print(file=sys.stderr)
 
 
-_INSERT: Final = """
+INSERT: Final = """
 INSERT INTO mdr.mdrs (
     message_id, account_id, profile_id, direction, record_type, state, message_type, from_number, to_number,
     number_type, body, encoding, segments, segments_delivered, mcc, mnc, country, provider, error_code, rate_nanos,
