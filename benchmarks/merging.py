@@ -1,8 +1,8 @@
 """Active parts of a MergeTree table under a steady insert rate, simulated.
 
 It follows ClickHouse's simple merge selector (its ranges, score and falling base, as of 26.5) and its pool: parts are
-selected at each insert and at each end of a merge, merges share the cores. Left out: merges for TTL, replicas that fetch
-instead of merging, the random part of waits. `python -m benchmarks.parts` compares it with the real engine.
+selected at each insert and at each end of a merge, and merges share the cores. Left out: merges for TTL, replicas that
+fetch instead of merging, the random part of waits. `python -m benchmarks.parts` compares it with the real engine.
 """
 
 import heapq
@@ -195,6 +195,5 @@ def simulate(engine: Engine, load: Load, sample_s: float = 1.0, parts_max: int =
             tell_s += sample_s
             times.append(now_s)
             parts.append(len(table.sizes))
-        else:
-            table.start_merges(now_s)
+        table.start_merges(now_s)
     return Course(times, parts, table.merged_bytes / inserted, table.busy_core_s / now_s, refused)

@@ -26,10 +26,8 @@ _PARTS: Final = (
 
 def insert(store: Store, number: int, rows: int, records: int) -> None:
     """One part of records, all in one month, inserted as the worker inserts."""
-    statement = query.INSERT.format(
-        start=_MONTH_START_MS, at=number * rows, count=rows, span=86_400_000, records=records, accounts=query.ACCOUNTS
-    )
-    store.client.command(statement + " SETTINGS optimize_on_insert = 0")
+    numbers = range(number * rows, (number + 1) * rows)
+    query.insert(store, numbers, _MONTH_START_MS, records, days=1, settings=" SETTINGS optimize_on_insert = 0")
 
 
 def measure(store: Store, rows: int, every_s: float, seconds: float) -> dict[str, Any]:
