@@ -9,6 +9,7 @@ does meets them alike; medians are told, as a table and a JSON line. The series 
 
 import argparse
 import asyncio
+import gc
 import json
 import shutil
 import subprocess
@@ -31,9 +32,9 @@ from streams.barrier import Barrier
 from streams.flow import RECEIPTS, SENDS, Flow
 from streams.store import Store
 
-MESSAGES: Final = 60_000
+MESSAGES: Final = 40_000
 _RATE_PER_MS: Final = 5
-_LATE_AFTER: Final = 30_000
+_LATE_AFTER: Final = 20_000
 _TICK_S: Final = 0.25
 # What the log holds between two topics' batches, whatever the partitions.
 _BATCHES_A_STEP: Final = 8
@@ -126,6 +127,9 @@ def traffic(feed: Feed, case: Case) -> list[Batch]:
 
 async def measure(case: Case, store: Store) -> dict[str, Any]:
     """Events a second, and CPU for each: all threads, merges too, and child processes."""
+    # As the worker has it.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
     start_ms = time.time_ns() // 1_000_000 - 600_000
     feed, flow = Feed(case, start_ms), Flow("mdr.", _WINDOW_MS)
     for shard in range(case.partitions):
@@ -270,6 +274,7 @@ def _series(series: str, rounds: int, stores: _Stores) -> dict[str, Any]:
         for value, done in runs.items():
             used = stores.copy(value if series == "mdrs" else 0)
             done.append(json.loads(_own("--one", series, str(value), str(used))))
+            print(f"  {series} {value}: {done[-1]}", file=sys.stderr)
     out: dict[str, Any] = {}
     for value, done in runs.items():
         out[str(value)] = {name: tables.median([run[name] for run in done]) for name in ("events_per_s", "cpu_us")}
