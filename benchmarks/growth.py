@@ -23,9 +23,9 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from benchmarks import query, tables, workers
-from benchmarks.latency import one_segment_sends
 from benchmarks.query import Entry
 from benchmarks.recovery import NoKafka
+from benchmarks.steady import one_segment_sends
 from schemas.times import format_rfc3339
 from streams import kafka
 from streams.barrier import Barrier
