@@ -73,7 +73,9 @@ def main() -> None:
         # Columns of small parts share a file, and nobody tells their sizes.
         store.command("ALTER TABLE mdrs MODIFY SETTING min_bytes_for_wide_part = 0", {})
         store.command("SYSTEM START MERGES mdrs", {})
+        began_s = tables.cpu_s()
         store.command("OPTIMIZE TABLE mdrs FINAL", {})
+        merged_s = tables.cpu_s() - began_s
         ((rows,),) = store.query("SELECT count() FROM mdrs", {})
         ((whole,),) = store.query(_WHOLE.format(""), {})
         columns = [(name, small / rows, large / rows) for name, small, large in store.query(_COLUMNS, {})]
@@ -82,6 +84,7 @@ def main() -> None:
     ends = [("all columns", small, large), ("merged, with indexes", whole, ""), ("as inserted", fresh, "")]
     tables.show(f"bytes a record, {rows:,} records", ("column", "on disk", "uncompressed"), [*columns, *ends])
     told = {"bytes_a_record": small, "with_indexes": whole, "as_inserted": fresh, "uncompressed": large}
+    told["merge_cpu_us"] = merged_s / rows * 1e6
     print(json.dumps({"records": rows} | {name: round(value, 1) for name, value in told.items()}))
 
 

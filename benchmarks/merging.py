@@ -6,6 +6,7 @@ fetch instead of merging, the random part of waits. `python -m benchmarks.parts`
 """
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -34,12 +35,18 @@ class Engine(NamedTuple):
 
 
 class Load(NamedTuple):
-    """Parts of so many bytes, so often; `old` are parts that are there already."""
+    """Parts of so many bytes, so often or at given moments; `old` are parts that are there already."""
 
     insert_bytes: float
     every_s: float
     seconds: float
     old: tuple[float, ...] = ()
+    at_s: tuple[float, ...] = ()
+
+    def inserts_s(self) -> Iterator[float]:
+        """When a part comes, for ever: after the last given moment none does."""
+        yield from self.at_s or (n * self.every_s for n in itertools.count())
+        yield float("inf")
 
 
 class Course(NamedTuple):
@@ -178,14 +185,15 @@ class _Table:
 
 def simulate(engine: Engine, load: Load, sample_s: float = 1.0, parts_max: int = 3_000) -> Course:
     """Inserts as the load says; more parts than ClickHouse bears are refused, and counted."""
-    table, now_s, insert_s, tell_s = _Table(engine, load), 0.0, 0.0, sample_s
+    inserts_s = load.inserts_s()
+    table, now_s, insert_s, tell_s = _Table(engine, load), 0.0, next(inserts_s), sample_s
     times, parts, inserted, refused = [], [], 0.0, 0
     while now_s < load.seconds:
         then_s = min(insert_s, table.next_end_s(now_s), tell_s)
         table.work(then_s - now_s, then_s)
         now_s = then_s
         if now_s >= insert_s:
-            insert_s += load.every_s
+            insert_s = next(inserts_s)
             if len(table.sizes) < parts_max:
                 table.insert(load.insert_bytes, now_s)
                 inserted += load.insert_bytes

@@ -1,7 +1,7 @@
 """Active parts of `mdrs` under an insert rate, in the real engine and simulated beside it.
 
 `python -m benchmarks.parts [--seconds 150] [--rows 5700] [--every 0.23]` measures what a merge costs, inserts parts of
-so many rows so often while merges run, and simulates the rate that was kept. Ends with one JSON line.
+so many rows so often while merges run, and simulates what was inserted when. Ends with one JSON line.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import tempfile
 import time
 from typing import Any, Final
 
-from benchmarks import query
+from benchmarks import query, tables
 from benchmarks.merging import Engine, Load, simulate
 from streams.store import Store
 
@@ -34,11 +34,12 @@ def measure(store: Store, rows: int, every_s: float, seconds: float) -> dict[str
     """Inserts for so long, sampled every half second."""
     began = time.monotonic()
     inserts, late_s = 0, 0.0
-    times, parts, fresh = [], [], []
+    times, parts, fresh, inserted = [], [], [], []
     while (now_s := time.monotonic() - began) < seconds:
         if now_s >= inserts * every_s:
             insert(store, inserts, rows, int(rows * seconds / every_s))
             inserts += 1
+            inserted.append(time.monotonic() - began)
             late_s = max(late_s, time.monotonic() - began - inserts * every_s)
         if len(times) < int(now_s / 0.5):
             active, size, held, new_size, new_rows, _ = store.query(_PARTS, {})[0]
@@ -47,13 +48,13 @@ def measure(store: Store, rows: int, every_s: float, seconds: float) -> dict[str
             fresh += [new_size / new_rows] if new_rows else []
         time.sleep(0.01)
     return {
-        "times_s": times, "parts": parts, "inserts": inserts, "late_s": round(late_s, 1),
+        "times_s": times, "parts": parts, "inserts": inserts, "inserted_s": inserted, "late_s": round(late_s, 1),
         "bytes_a_fresh_row": statistics.median(fresh), "bytes_a_row": size / held,
     }  # fmt: skip
 
 
 def merge_speed(store: Store, rows: int, parts: int) -> tuple[float, float]:
-    """Bytes a second of one merge, and what a merge costs besides: from a large and a small one."""
+    """Bytes a second of a core, and what a merge costs besides in core seconds: from a large and a small one."""
     took = []
     for count, size in ((parts, rows), (2, 50)):
         store.command("SYSTEM STOP MERGES mdrs", {})
@@ -62,18 +63,18 @@ def merge_speed(store: Store, rows: int, parts: int) -> tuple[float, float]:
             insert(store, number, size, rows * parts)
         held = store.query(_PARTS, {})[0][1]
         store.command("SYSTEM START MERGES mdrs", {})
-        began = time.monotonic()
+        began_s = tables.cpu_s()
         store.command("OPTIMIZE TABLE mdrs FINAL", {})
-        took.append((held, time.monotonic() - began))
+        took.append((held, tables.cpu_s() - began_s))
     store.command("TRUNCATE TABLE mdrs", {})
     (large, large_s), (_, small_s) = took
     return large / (large_s - small_s), small_s
 
 
 def compare(told: dict[str, Any], engine: Engine, rows: int) -> dict[str, Any]:
-    """Real and simulated counts of parts at the rate that was kept, after a first stretch in which both fill."""
+    """Real and simulated counts of parts, from the same inserts; without the first stretch, in which both fill."""
     seconds = told["times_s"][-1]
-    load = Load(told["bytes_a_fresh_row"] * rows, seconds / told["inserts"], seconds)
+    load = Load(told["bytes_a_fresh_row"] * rows, 0, seconds, at_s=tuple(told["inserted_s"]))
     course = simulate(engine, load, sample_s=0.5)
     both = {"real": (told["times_s"], told["parts"]), "simulated": (course.times_s, course.parts)}
     out: dict[str, Any] = {}
@@ -101,7 +102,7 @@ def main() -> None:
     out = compare(told, engine, asked.rows)
     row_us = told["bytes_a_fresh_row"] / speed * 1e6
     _print(speed, row_us, fixed_s, told["inserts"], out)
-    shown = {name: value for name, value in told.items() if name not in ("times_s", "parts")}
+    shown = {name: value for name, value in told.items() if name not in ("times_s", "parts", "inserted_s")}
     shown |= {"merge_row_us": round(row_us, 1)}
     print(json.dumps({"parts": out | shown, "merge_bytes_per_s": round(speed), "merge_fixed_s": round(fixed_s, 3)}))
 

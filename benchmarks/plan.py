@@ -1,4 +1,4 @@
-"""A sized plan from measured costs, and simulations of it: `python -m benchmarks.plan [plan|rebalances|parts ...]`.
+"""A sized plan from measured costs, and simulations of it: `make plan`, or `python -m benchmarks.plan [TABLE ...]`.
 
 New measurements change `Costs` and nothing else; `docs/SCALING.md` shows what this prints, and a test compares the two.
 """
@@ -29,8 +29,8 @@ class Costs(NamedTuple):
     lz4_share: float = 0.26
     # A record on disk when merged, in a part just inserted, and as it goes over the wire.
     record_bytes: float = 102
-    record_fresh_bytes: float = 110
-    record_wire_bytes: float = 1_300
+    record_fresh_bytes: float = 116
+    record_wire_bytes: float = 603
     open_bytes: float = 385
     recover_s_per_million: float = 6
     start_s: float = 4
@@ -128,6 +128,28 @@ def _brokers(p: Plan) -> int:
     return 3 * max(1, ceil(written / p.costs.broker_bytes_per_s / 3))
 
 
+_COSTS: Final[tuple[tuple[str, Callable[[Costs], str]], ...]] = (
+    ("CPU an event: the worker and its folding process", lambda c: f"{c.worker_cpu_us:.0f} us"),
+    ("one worker at its limit, on two cores", lambda c: f"{c.worker_events_per_s:,.0f} events/s"),
+    ("events a message (simulated traffic)", lambda c: f"{c.events_a_message}"),
+    ("an event; its share with lz4, in batches of 256 KiB", lambda c: f"{c.event_bytes:.0f} bytes; {c.lz4_share:.0%}"),
+    (
+        "a record on disk, merged; as inserted",
+        lambda c: f"{c.record_bytes:.0f} bytes; {c.record_fresh_bytes:.0f} bytes",
+    ),
+    ("a record before compression, as it goes to the store", lambda c: f"{c.record_wire_bytes:.0f} bytes"),
+    ("an open message in memory", lambda c: f"{c.open_bytes:.0f} bytes"),
+    ("a million open messages, read back", lambda c: f"{c.recover_s_per_million:.0f} s"),
+    ("a worker's start", lambda c: f"{c.start_s:.0f} s"),
+    ("ClickHouse's CPU to insert a record; to merge it once", lambda c: f"{c.insert_us:.0f} us; {c.merge_us:.0f} us"),
+)
+
+
+def costs_table(costs: Costs = COSTS) -> str:
+    """What was measured."""
+    return table(["cost", "figure"], [[name, line(costs)] for name, line in _COSTS])
+
+
 _LINES: Final[tuple[tuple[str, Callable[[Plan], str]], ...]] = (
     ("events/s", lambda p: _number(p.events_per_s)),
     ("groups, each with its topics and its shard", lambda p: str(p.groups)),
@@ -219,17 +241,12 @@ def _time(seconds: float) -> str:
     )
 
 
-def parts_table(costs: Costs = COSTS, hours: float = 1.0) -> str:
+def parts_table(costs: Costs = COSTS, hours: float = 0.5) -> str:
     """Active parts of a month's partition in a shard: at its beginning, and with a month in it."""
-    rows = []
-    for size in SIZES:
-        planned, large = plan(size, costs), plan(size, costs, groups=1)
-        for flush_s in (1, 5):
-            rows.append(_parts_line(planned, flush_s, hours))
-        if planned.groups > 1:
-            rows.append(_parts_line(large, 1, hours / 4))
-    header = ["messages/s, a shard", "inserts/s", "parts: mean, most", "late in the month", "a byte is merged", "cores"]
-    return table(header, rows)
+    small, usual, large = plan(SIZES[0], costs), plan(SIZES[-1], costs), plan(SIZES[1], costs, groups=1)
+    cases = [(small, 1, hours), (small, 5, hours), (usual, 1, hours), (usual, 5, hours), (large, 1, hours / 3)]
+    header = ["records/s, workers of a shard", "inserts/s", "parts: mean, most", "late in the month", *_TOLD.values()]
+    return table(header, [_parts_line(*case) for case in cases])
 
 
 def _parts_line(p: Plan, flush_s: float, hours: float) -> list[str]:
@@ -244,12 +261,12 @@ def _parts_line(p: Plan, flush_s: float, hours: float) -> list[str]:
     old = [engine.merge_bytes_max * 0.9] * int(held / engine.merge_bytes_max / 0.9)
     first = merging.simulate(engine, load)
     late = merging.simulate(engine, load._replace(old=tuple(old)))
-    name = f"{p.messages_per_s:,.0f}, {p.workers} workers, flush {flush_s} s"
+    name = f"{p.messages_per_s / p.groups:,.0f}, {p.workers}, flush {flush_s} s"
     counts = [_counts(c.parts) + (f", {c.refused} refused" if c.refused else "") for c in (first, late)]
     return [name, _two(1 / every_s), *counts, *(f"{_two(getattr(first, f))}; {_two(getattr(late, f))}" for f in _TOLD)]
 
 
-_TOLD: Final = ("write_amplification", "merging_cores")
+_TOLD: Final = {"write_amplification": "times a byte is merged", "merging_cores": "cores for merges"}
 
 
 def _counts(parts: Sequence[int]) -> str:
@@ -257,7 +274,7 @@ def _counts(parts: Sequence[int]) -> str:
     return f"{sum(settled) / len(settled):.0f}, {max(settled)}"
 
 
-_TABLES: Final = {"plan": plan_table, "rebalances": rebalance_table, "parts": parts_table}
+_TABLES: Final = {"costs": costs_table, "plan": plan_table, "rebalances": rebalance_table, "parts": parts_table}
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ def shown(name: str) -> str:
 
 
 def test_the_document_shows_the_plan_that_is_computed() -> None:
-    """`docs/SCALING.md` holds the table that the costs give: a new measurement changes both."""
+    """`docs/SCALING.md` holds the costs and the table that they give: a new measurement changes both."""
+    assert shown("costs") == plan.costs_table()
     assert shown("plan") == plan.plan_table()
 
 
