@@ -71,6 +71,12 @@ def test_a_large_part_is_not_merged_with_a_few_small_ones() -> None:
     assert found is not None and found[1:] == (1, 7)
 
 
+def test_small_parts_merge_though_one_of_them_is_larger() -> None:
+    """Each part costs something whatever its size, so among parts of less than some megabytes size hardly counts."""
+    found = merging.select(np.array([1.0] + [0.1] * 5) * MIB, np.zeros(6), 1e12)
+    assert found is not None and found[1:] == (0, 6)
+
+
 def test_a_full_pool_takes_small_merges_only() -> None:
     """The fewer tasks are free, the smaller a merge may be; with none free there is none."""
     most = [merging.largest_merge(ENGINE, running) for running in (0, 24, 28, 31, 32)]
