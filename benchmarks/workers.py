@@ -54,7 +54,7 @@ async def work(group: str, partitions: int) -> None:
 
 def cpu_s(pid: int) -> float:
     """CPU seconds of a process and its children."""
-    pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    pids = [pid, *(int(c) for of in Path(f"/proc/{pid}/task").glob("*/children") for c in of.read_text().split())]
     fields = [Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split() for p in pids]
     return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
 
