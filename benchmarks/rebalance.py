@@ -70,6 +70,11 @@ class Members:
     def reading(self, now_s: float) -> np.ndarray:
         return self.runs & (self.reads_at_s <= now_s)
 
+    def at_rest(self, now_s: float) -> bool:
+        """Whether everybody reads, and no rebalance goes on or is to come."""
+        no_rebalance = self._completes_s == _NEVER and not self._ghosts_s
+        return no_rebalance and bool(self.runs.all() and self.reading(now_s).all())
+
     def go(self, worker: int, now_s: float, *, killed: bool) -> None:
         """Ends a process; one that is told to stop has saved by then, and leaves unless it is static."""
         self.runs[worker] = False
@@ -189,7 +194,7 @@ def rolling(members: Members) -> Script:
 def simulate(
     group: Group, times: Times, make: Callable[[Members], Script], *, seconds_max: float = 12 * 3_600, seed: int = 1
 ) -> Outcome:
-    """Runs a script to its end and on until everything is caught up, or time is over (infinity then)."""
+    """Runs a script to its end and on until nothing disturbs the group; infinity stands for never, and for time that is over."""
     members = Members(group, times, seed)
     script = make(members)
     arriving = group.events_per_s / group.partitions * STEP_S
@@ -209,7 +214,16 @@ def simulate(
         longest, stood = max(longest, float(still.max())), stood + float(idle.mean()) * STEP_S
         most = max(most, float(backlog.sum()))
         now_s += STEP_S
-        if not goes_on and reading[members.member].all() and backlog.sum() < arriving:
-            caught_up_s = now_s
+        if not goes_on and members.at_rest(now_s):
+            caught_up_s = now_s + _work_off_s(members.owner, backlog, arriving, room)
             break
     return Outcome(stood, longest, most / group.events_per_s, caught_up_s, members.rebalances)
+
+
+def _work_off_s(owner: np.ndarray, backlog: np.ndarray, arriving: float, room: float) -> float:
+    """How long the fullest worker needs, now that nothing disturbs it."""
+    waits, spare = np.bincount(owner, backlog), room - np.bincount(owner) * arriving
+    behind = waits > arriving
+    if (spare[behind] < 1e-6 * room).any():
+        return _NEVER
+    return float((waits[behind] / spare[behind]).max(initial=0.0)) * STEP_S
