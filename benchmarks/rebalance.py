@@ -194,7 +194,7 @@ def rolling(members: Members) -> Script:
 def simulate(
     group: Group, times: Times, make: Callable[[Members], Script], *, seconds_max: float = 12 * 3_600, seed: int = 1
 ) -> Outcome:
-    """Runs a script to its end and on until nothing disturbs the group; infinity stands for never, and for time that is over."""
+    """Runs a script until nothing disturbs the group any more; infinity stands for never, and for time that is over."""
     members = Members(group, times, seed)
     script = make(members)
     arriving = group.events_per_s / group.partitions * STEP_S
