@@ -158,12 +158,14 @@ def _preload(flow: Flow, feed: Feed, case: Case, now_ms: int) -> None:
     model.partitions[shard] = scratch
     model.batch(SENDS, shard, [entry], now_ms)
     (row,) = scratch.snapshot(now_ms).rows
+    said = str(now_ms).encode()
     for n in range(1, case.open + 1):
         mid = f"open-{n}"
         partition = flow.partitions[kafka.partition_of(mid.encode(), case.partitions)]
-        facts = row.facts.replace(b"open-0", mid.encode())
-        # Their deadlines lie as those of a steady stream.
-        partition.restore(mid, facts, now_ms + n * _WINDOW_MS // case.open + 600_000, now_ms)
+        # Spread over a window, as a steady stream leaves them; the first ends ten minutes from now.
+        at_ms = now_ms - _WINDOW_MS + 600_000 + n * (_WINDOW_MS - 600_000) // case.open
+        facts = row.facts.replace(b"open-0", mid.encode()).replace(said, b"%d" % at_ms)
+        partition.restore(mid, facts, at_ms + _WINDOW_MS, at_ms)
     for p in flow.partitions.values():
         p.tick(now_ms)
         while len(p._unpacked) > p.unpacked_max:
