@@ -28,7 +28,7 @@ class Costs(NamedTuple):
     event_bytes: float = 450
     lz4_share: float = 0.26
     # A record on disk when merged, in a part just inserted, and as it goes over the wire.
-    record_bytes: float = 102
+    record_bytes: float = 124
     record_fresh_bytes: float = 116
     record_wire_bytes: float = 603
     open_bytes: float = 385
@@ -36,8 +36,8 @@ class Costs(NamedTuple):
     start_s: float = 4
     # ClickHouse: the insert of a record, and one merge of it.
     insert_us: float = 13
-    merge_us: float = 18
-    merge_fixed_s: float = 0.05
+    merge_us: float = 28
+    merge_fixed_s: float = 0.11
     # Chosen, not measured.
     load_share: float = 0.55
     unsettled_share: float = 0.03
@@ -48,7 +48,7 @@ class Costs(NamedTuple):
     copies: int = 3
     replicas: int = 2
     partitions_a_worker: int = 4
-    merge_cores: float = 4
+    merge_cores: float = 8
 
 
 COSTS: Final = Costs()
