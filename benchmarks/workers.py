@@ -93,6 +93,8 @@ def measure(home: Path, bootstrap: str, count: int, turn: int, events: int) -> d
             for worker in workers:
                 worker.wait_until_it_took_its_partitions()
             done, began = asyncio.run(committed(ready, group)), time.monotonic()
+            if done > events / 2:
+                raise SystemExit("too few events: most were done before every worker had its partitions")
             before = {name: sum(map(cpu_s, of)) for name, of in pids.items()}
             asyncio.run(until_committed(ready, group, events))
             took_s = time.monotonic() - began
