@@ -4,12 +4,15 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help install dev demo test lint types bench bench-query faults faults-long vendors wheel clean
+MEASURES := latency memory recovery disk parts plan
+
+.PHONY: help install dev demo test lint types bench bench-query growth $(MEASURES) faults faults-long vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
 	@echo 'make lint    ruff;  make types    mypy --strict'
 	@echo 'make bench   events per second beside the raw limit of reading and decoding'
+	@echo 'make growth  throughput against what grows (SERIES="open late" for some);  make $(MEASURES)'
 	@echo 'make faults  ten minutes of kills and outages against real processes (faults-long: an hour)'
 	@echo 'make vendors the vendors'"'"' own clients against our API;  make bench-query: the query side;  make wheel'
 
@@ -58,6 +61,12 @@ vendors: dev
 
 bench-query: dev
 	$(BIN)/python -m benchmarks.query
+
+growth: dev
+	$(BIN)/python -m benchmarks.growth $(SERIES)
+
+$(MEASURES): dev
+	$(BIN)/python -m benchmarks.$@
 
 wheel: dev
 	$(BIN)/python -m hatchling build -t wheel

@@ -1,6 +1,8 @@
 """What a record costs on disk, and which column how much of it: `python -m benchmarks.disk [MESSAGES]`.
 
-Simulated traffic becomes records through the flow and the store, in one part a month. Ends with one JSON line.
+Simulated traffic becomes records through the flow and the store. Told are the columns once all is one part a month, the
+whole part with its indexes, the parts as they were inserted, and what a record is before compression. Ends with a table
+and one JSON line.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
+from benchmarks import tables
 from benchmarks.query import Entry
 from benchmarks.recovery import NoKafka
 from schemas.events import TOPICS
@@ -26,6 +29,7 @@ _COLUMNS: Final = (
     "SELECT column, sum(column_data_compressed_bytes), sum(column_data_uncompressed_bytes) FROM system.parts_columns"
     " WHERE active AND table = 'mdrs' GROUP BY column ORDER BY 2 DESC"
 )
+_WHOLE: Final = "SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts WHERE active AND table = 'mdrs'{}"
 
 
 class _NoLetters(NoKafka):
@@ -62,16 +66,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mdr-disk-") as home:
         store = Store(f"chdb://{home}/chdb")
         store.migrate(3_650, 3_650)
+        # As they are inserted: merges come afterwards.
+        store.command("SYSTEM STOP MERGES mdrs", {})
         asyncio.run(fill(store, messages))
+        ((fresh,),) = store.query(_WHOLE.format(" AND level = 0"), {})
+        # Columns of small parts share a file, and nobody tells their sizes.
+        store.command("ALTER TABLE mdrs MODIFY SETTING min_bytes_for_wide_part = 0", {})
+        store.command("SYSTEM START MERGES mdrs", {})
+        began_s = tables.cpu_s()
         store.command("OPTIMIZE TABLE mdrs FINAL", {})
+        merged_s = tables.cpu_s() - began_s
         ((rows,),) = store.query("SELECT count() FROM mdrs", {})
+        ((whole,),) = store.query(_WHOLE.format(""), {})
         columns = [(name, small / rows, large / rows) for name, small, large in store.query(_COLUMNS, {})]
         store.close()
-    print(f"{'column':24} {'bytes':>7} {'uncompressed':>13}", file=sys.stderr)
-    for name, small, large in columns:
-        print(f"{name:24} {small:7.1f} {large:13.1f}", file=sys.stderr)
-    total = sum(small for _, small, _ in columns)
-    print(json.dumps({"records": rows, "bytes_a_record": round(total, 1)}))
+    _, small, large = (sum(c[n] for c in columns) if n else 0 for n in range(3))
+    ends = [("all columns", small, large), ("merged, with indexes", whole, ""), ("as inserted", fresh, "")]
+    tables.show(f"bytes a record, {rows:,} records", ("column", "on disk", "uncompressed"), [*columns, *ends])
+    told = {"bytes_a_record": small, "with_indexes": whole, "as_inserted": fresh, "uncompressed": large}
+    told["merge_cpu_us"] = merged_s / rows * 1e6
+    print(json.dumps({"records": rows} | {name: round(value, 1) for name, value in told.items()}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Memory of a message that is still open, as resident bytes: `python -m benchmarks.memory [N]`.
 
 Simulated sends with ids of their own, half of them `sent`, are saved in snapshots as a worker does every few seconds;
-what the second half of them adds to the resident memory is measured. Ends with one JSON line.
+what the second half of them adds to the resident memory is measured. Ends with a table and one JSON
+line.
 """
 
 import gc
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
+from benchmarks import tables
 from streams import simulate
 from streams.flow import RECEIPTS, SENDS, Flow
 
@@ -53,7 +55,9 @@ def main() -> None:
         partition.saved(partition.snapshot(_START_MS))
     gc.collect()
     held = _resident_bytes() - before
-    print(json.dumps({"open": len(partition.lives), "bytes_each": round(held / (len(partition.lives) - counted))}))
+    each = round(held / (len(partition.lives) - counted))
+    tables.show("memory of open messages", ("open", "bytes each"), [(len(partition.lives), each)])
+    print(json.dumps({"open": len(partition.lives), "bytes_each": each}))
 
 
 def _send(n: int, model: dict[str, object]) -> _Entry:

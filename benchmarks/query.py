@@ -43,15 +43,18 @@ _BATCH: Final = 20_000
 
 def fill(store: Store, records: int, start_ms: int) -> None:
     """Inserts records spread evenly over the days and accounts; one in four is inbound."""
-    span_ms = DAYS * _DAY_MS
     for at in range(0, records, _STEP):
-        store.client.command(
-            _INSERT.format(
-                start=start_ms, at=at, count=min(_STEP, records - at), span=span_ms, records=records, accounts=ACCOUNTS
-            )
-        )
+        insert(store, range(at, min(at + _STEP, records)), start_ms, records)
         print(f"\r{at:,} of {records:,} records", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+
+
+def insert(store: Store, numbers: range, start_ms: int, records: int, *, days: int = DAYS, settings: str = "") -> None:
+    """Inserts those of so many records, as one part if they are not too many."""
+    statement = _INSERT.format(
+        start=start_ms, at=numbers.start, count=len(numbers), span=days * _DAY_MS, records=records, accounts=ACCOUNTS
+    )
+    store.client.command(statement + settings)
 
 
 _INSERT: Final = """

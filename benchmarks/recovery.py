@@ -2,7 +2,8 @@
 
 N messages, half of them `sent`, are saved as a worker saves them. Then `mdr worker` is started on that store, killed
 with -9 and started again; measured is the time until it has taken its partitions: from its start, and from the kill.
-Ends with one JSON line.
+Ends with a table
+and one JSON line.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from benchmarks import tables
 from streams import broker, kafka, settings, simulate
 from streams.barrier import Barrier
 from streams.effects import DeadLetter
@@ -158,6 +160,9 @@ def main() -> None:
             lines.append(measure(Path(home), count))
             print(lines[-1], file=sys.stderr)
         broker.stop(Path(home))
+    header = ("open", "from its start s", "from kill -9 s", "MB", "CPU s")
+    rows = [[line[name] for name in ("open", "start_s", "kill_s", "rss_mb", "cpu_s")] for line in lines]
+    tables.show("until a worker is ready", header, rows)
     print(json.dumps({"recovery": lines}))
 
 
