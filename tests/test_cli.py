@@ -1,15 +1,23 @@
 """The command as people run it: what it prints, and how it ends."""
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 
+import streams.cli
+from streams.cli import TOLD, cli
+from streams.cli.common import HOMES
+
 ROOT = Path(__file__).parent.parent
+MODULES = [found.name for found in pkgutil.iter_modules(streams.cli.__path__, "streams.cli.")]
 EVENT = {
     "event_id": "e1",
     "message_id": "m1",
@@ -55,6 +63,29 @@ def test_a_failure_is_one_sentence(
 ) -> None:
     """What is wrong is named in one line, with exit code 1 and without a traceback."""
     assert sentence in _said(_mdr(*arguments, home=tmp_path, **environ))
+
+
+def test_every_command_is_found() -> None:
+    """Each command stands in the table of where commands are written, and is there."""
+    found = {name: cli.get_command(click.Context(cli), name) for name in HOMES}
+    for name in MODULES:
+        importlib.import_module(name)
+    assert cli.commands == found
+
+
+def test_every_failure_that_is_told_exists() -> None:
+    """What is told in one sentence is named by its module and class: each name means an exception."""
+    for name in TOLD:
+        module, _, kind = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+
+
+def test_a_start_costs_what_it_uses() -> None:
+    """No command imports Faust or the web framework before it runs one of them."""
+    asked = [name for name in MODULES if name != "streams.cli.serving"]
+    program = f"import sys, {', '.join(asked)}; print({{'faust', 'litestar', 'uvicorn'}} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:

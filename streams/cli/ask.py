@@ -1,4 +1,4 @@
-"""Commands that show something."""
+"""Commands that show records."""
 
 import csv
 import sys
@@ -13,19 +13,6 @@ from schemas.record import PUBLIC
 from streams import demo, logs, settings
 from streams.cli import asking
 from streams.cli.common import cli, err, json_option, print_json, print_table, run
-
-
-@cli.command("settings")
-@json_option
-def settings_command(as_json: bool) -> None:
-    """Every setting, its value, where it came from, what it means."""
-    shown = settings.show()
-    settings.load()
-    if as_json:
-        for line in shown:
-            print_json(line._asdict())
-    else:
-        print_table(("setting", "value", "from", "meaning"), shown)
 
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
