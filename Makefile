@@ -39,7 +39,7 @@ demo: install
 	@$(BIN)/mdr demo
 
 test: dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: dev
 	$(BIN)/ruff check .
