@@ -22,10 +22,10 @@ help:
 	@touch $@
 
 .venv/runtime: .venv/python requirements.lock pyproject.toml
+	$(UV) --require-hashes -r requirements.lock
 	# Compiled once here, so that every start is a quick one.
-	$(UV) --require-hashes --compile-bytecode -r requirements.lock
 	$(UV) --no-deps -e .
-	$(BIN)/python -m compileall -q schemas streams api
+	$(BIN)/python -m compileall -q -j 0 .venv/lib schemas streams api
 	@touch $@
 
 .venv/dev: .venv/runtime requirements-dev.lock
