@@ -1,10 +1,10 @@
-"""Commands that run something: everything, the worker, the API."""
+"""Commands that run something: everything, the worker, the API, the demo."""
 
 import contextlib
 
 import click
 
-from streams import logs, running, settings
+from streams import demo, logs, running, settings
 from streams.cli import operator_file
 from streams.cli.common import cli, err, json_option, print_json, run
 from streams.settings import Settings
@@ -91,3 +91,12 @@ def _open_store(wanted: Settings) -> Store:
     if wanted.is_embedded:
         wanted.chdb_path.parent.mkdir(parents=True, exist_ok=True)
     return Store(wanted.clickhouse_url)
+
+
+@cli.command("demo")
+@click.option("--messages", type=click.IntRange(1), default=demo.MESSAGES, show_default=True)
+@click.option("--seed", type=int, default=7, show_default=True)
+def demo_command(messages: int, seed: int) -> None:
+    """The whole way on this machine, ending by itself: traffic, records, comparison with the truth."""
+    logs.set_up()
+    run(demo.run(settings.load(), messages, seed))
