@@ -52,7 +52,7 @@ async def _work(settings: Settings) -> None:
     await worker.stop()
 
 
-@pytest.fixture(params=["alone", "served"])
+@pytest.fixture(scope="module", params=["alone", "served"])
 def mdr(request: pytest.FixtureRequest, environ: dict[str, str]) -> Iterator[Any]:
     """Runs a command; its exit code must be the one said."""
 
