@@ -10,7 +10,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import click
 import pytest
 
 import streams.cli
@@ -67,11 +66,11 @@ def test_a_failure_is_one_sentence(
 
 
 def test_every_command_is_found() -> None:
-    """Each command stands in the table of where commands are written, and is there."""
-    found = {name: cli.get_command(click.Context(cli), name) for name in HOMES}
+    """The table of where commands are written has each of them, and the file that it is in."""
     for name in MODULES:
         importlib.import_module(name)
-    assert cli.commands == found
+    found = {name: command.callback.__module__ for name, command in cli.commands.items() if command.callback}
+    assert found == {name: f"streams.cli.{home}" for name, home in HOMES.items()}
 
 
 def test_every_failure_that_is_told_exists() -> None:
