@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -15,6 +14,7 @@ from schemas.events import TOPICS
 from streams import kafka, recovery
 from streams.app import faust_app
 from streams.barrier import Barrier
+from streams.clock import clock_ms
 from streams.flow import Flow, Found
 from streams.outbox import Outbox
 from streams.settings import Settings
@@ -30,11 +30,6 @@ _REVOKE_TIMEOUT_S: Final = 3.0
 _ENDS_TIMEOUT_S: Final = 5.0
 _SAMPLE_EVERY: Final = 997
 T = TypeVar("T")
-
-
-def clock_ms() -> int:
-    """Milliseconds since the epoch by the wall clock."""
-    return time.time_ns() // 1_000_000
 
 
 def monotonic_ms() -> int:

@@ -1,11 +1,13 @@
 """The whole way on this machine: broker, worker, simulated traffic, records, and the comparison with the truth."""
 
+from __future__ import annotations
+
 import asyncio
 import shutil
 import sys
 import time
 from collections import Counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from rich.console import Console
@@ -15,12 +17,15 @@ from rich.table import Table
 from schemas.record import COLUMNS
 from schemas.times import format_rfc3339
 from streams import kafka, running
-from streams.agents import Worker, clock_ms
+from streams.clock import clock_ms
 from streams.produce import Outlet, send_simulated
 from streams.settings import Settings
 from streams.simulate import Event, Plan, Truth, events, expected
 from streams.store import Store
 from streams.tables import select_columns
+
+if TYPE_CHECKING:
+    from streams.agents import Worker
 
 MESSAGES: Final = 20_000
 _RATE_PER_S: Final = 40.0

@@ -1,18 +1,22 @@
 """What runs until it is told to stop: the worker, alone or with its own broker and API."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streams import broker, kafka
-from streams.agents import Worker
 from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.agents import Worker
 
 Say = Callable[[str], None]
 _COLLECT_AFTER = 100_000
@@ -46,6 +50,9 @@ def with_own_broker(settings: Settings, say: Say) -> Settings:
 @asynccontextmanager
 async def working(settings: Settings, group: str = "") -> AsyncIterator[Worker]:
     """A worker that consumes, in the settings' group unless another is named; stopped in order at the end."""
+    # Here, and not above: Faust takes long to import, and most commands end before they need it.
+    from streams.agents import Worker
+
     await kafka.create_topics(settings)
     worker = Worker(settings, await kafka.check_topics(settings), group=group)
     await worker.start()

@@ -64,12 +64,15 @@ def test_sql_in_every_filter(http: TestClient[Any], headers: dict[str, str], fil
     for path, name in asks:
         told = harmless(http.get(f"{path}?{urlencode({name: word})}", headers=headers))
         assert not any(told.get(rows) for rows in ("records", "stats", "objects")), (path, name)
+    text = word.replace("'", "\\'")
     for field in carrierx.COLUMNS:
-        for op in ("eq", "ne", "like"):
-            text = word.replace("'", "\\'")
-            asked = urlencode({"filter": f"{field} {op} '{text}'"})
-            told = harmless(http.get(f"/core/v2/sms/message_drs?{asked}", headers=headers))
-            assert not told.get("items"), (field, op)
+        terms = [f"{field} {op} '{text}'" for op in ("eq", "ne", "like")]
+        # All in one statement; where one of them is refused, each by itself.
+        for asked in (" and ".join(terms), *terms):
+            answer = http.get(f"/core/v2/sms/message_drs?{urlencode({'filter': asked})}", headers=headers)
+            assert not harmless(answer).get("items"), asked
+            if " and " in asked and answer.status_code == 200:
+                break
     assert query.count(filled.store.client, query.Listing(Scope(None), Range(0, 1 << 42))) == len(filled.truth.records)
 
 

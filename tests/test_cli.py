@@ -1,7 +1,10 @@
 """The command as people run it: what it prints, and how it ends."""
 
+import importlib
 import json
 import os
+import pkgutil
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import streams.cli
+from streams.cli import TOLD, cli
+from streams.cli.common import HOMES
+
 ROOT = Path(__file__).parent.parent
+MODULES = [found.name for found in pkgutil.iter_modules(streams.cli.__path__, "streams.cli.")]
 EVENT = {
     "event_id": "e1",
     "message_id": "m1",
@@ -55,6 +63,29 @@ def test_a_failure_is_one_sentence(
 ) -> None:
     """What is wrong is named in one line, with exit code 1 and without a traceback."""
     assert sentence in _said(_mdr(*arguments, home=tmp_path, **environ))
+
+
+def test_every_command_is_found() -> None:
+    """The table of where commands are written has each of them, and the file that it is in."""
+    for name in MODULES:
+        importlib.import_module(name)
+    found = {name: command.callback.__module__ for name, command in cli.commands.items() if command.callback}
+    assert found == {name: f"streams.cli.{home}" for name, home in HOMES.items()}
+
+
+def test_every_failure_that_is_told_exists() -> None:
+    """What is told in one sentence is named by its module and class: each name means an exception."""
+    for name in TOLD:
+        module, _, kind = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+
+
+def test_a_start_costs_what_it_uses() -> None:
+    """No command imports Faust or the web framework before it runs one of them."""
+    asked = [name for name in MODULES if name != "streams.cli.serving"]
+    program = f"import sys, {', '.join(asked)}; print({{'faust', 'litestar', 'uvicorn'}} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
@@ -114,8 +145,11 @@ def test_query_asks_the_store_when_nothing_runs(tmp_path: Path) -> None:
 
 def test_the_wheel_holds_the_packages_and_runs(tmp_path: Path) -> None:
     """The wheel has code, SQL, schemas and examples, and its `mdr` runs from it."""
+    # From a copy: what other tests import meanwhile is not to be built anew under them.
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "data", "dist", "__pycache__", "*.so"))
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(build, cwd=source, check=True, capture_output=True)
     wheel = next(tmp_path.glob("*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
     assert {"streams/flow.py", "schemas/sql/0001_tables.sql", "schemas/asyncapi.json", "api/app.py", "api/pages/static/app.css", "api/pages/templates/base.html"} <= set(names)

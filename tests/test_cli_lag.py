@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.client import HttpClient
 from streams import kafka, monitor, simulate
-from streams.agents import Worker, clock_ms
-from streams.cli import serving
+from streams.agents import Worker
+from streams.cli import operator_file, serving
+from streams.clock import clock_ms
 from streams.produce import Outlet, send_simulated
 from streams.settings import Settings
 from tests import pipeline
@@ -54,7 +55,7 @@ def test_lag_with_nothing_running(kafka_at: str, tmp_path: Path) -> None:
     """Broker and store are asked themselves, also when a dead `mdr up` left its address behind; 3 is too far."""
     settings = pipeline.make_settings(kafka_at, tmp_path, "lagcli.")
     events = asyncio.run(produce(settings, 40))
-    stale = serving.Operator("http://127.0.0.1:1", "operator", "secret")
+    stale = operator_file.Operator("http://127.0.0.1:1", "operator", "secret")
     (tmp_path / "operator.json").write_bytes(msgspec.json.encode(stale))
     run = mdr(settings, "--json", "--max-seconds", "30")
     assert run.returncode == 3, run.stderr
@@ -87,7 +88,7 @@ async def _watched(settings: Settings) -> tuple[Any, Any, Any, str, int]:
             await asyncio.sleep(monitor.EVERY_S + 3)  # until it has looked again
             run = await asyncio.to_thread(mdr, settings, "--json", "--max-seconds", "30")
             assert run.returncode == 0, run.stderr
-            operator = serving.running_operator(settings.data_dir)
+            operator = operator_file.read(settings.data_dir)
             assert operator is not None
             client = HttpClient(operator.url, operator.key, operator.secret)
             history = await asyncio.to_thread(client.get, "/mdr/lag/history")

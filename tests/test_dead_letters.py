@@ -16,8 +16,9 @@ from api.http import Call, Refusal
 from api.where import Scope
 from schemas.strict_json import Rejected
 from streams import dead_letters, kafka, letters
-from streams.agents import Worker, clock_ms
+from streams.agents import Worker
 from streams.cli.letters import Desk
+from streams.clock import clock_ms
 from streams.letters import Letter
 from streams.settings import Settings
 from streams.store import Store

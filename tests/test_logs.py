@@ -18,8 +18,8 @@ import pytest
 
 from api.client import HttpClient
 from streams import kafka, logs, simulate
-from streams.agents import clock_ms
-from streams.cli import serving
+from streams.cli import operator_file
+from streams.clock import clock_ms
 from streams.produce import Outlet, send_simulated
 from tests import pipeline
 from tests.faults.processes import Clickhouse, Killable
@@ -99,7 +99,7 @@ def secrets_of(events: list[simulate.Event]) -> set[str]:
 
 def ask(port: int, home: Path, number: str) -> str:
     """Requests that fail and that do not, with a number in the path and in the query; returns the secret used."""
-    operator = serving.running_operator(home)
+    operator = operator_file.read(home)
     assert operator is not None
     client = HttpClient(operator.url, operator.key, operator.secret)
     for path in ("/mdr/records/", "/mdr/dead-letters/", "/mdr/reports/"):

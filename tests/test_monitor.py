@@ -11,7 +11,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from streams import kafka
-from streams.agents import Worker, clock_ms
+from streams.agents import Worker
+from streams.clock import clock_ms
 from streams.monitor import Monitor
 from streams.settings import Settings
 from streams.store import Store

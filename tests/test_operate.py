@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from streams import kafka
 from streams.agents import Worker
-from streams.cli import cli, serving
+from streams.cli import cli, operator_file, serving
 from streams.settings import Settings, load
 from tests import pipeline
 from tests.test_dead_letters import GOOD
@@ -52,7 +52,7 @@ async def _work(settings: Settings) -> None:
     await worker.stop()
 
 
-@pytest.fixture(params=["alone", "served"])
+@pytest.fixture(scope="module", params=["alone", "served"])
 def mdr(request: pytest.FixtureRequest, environ: dict[str, str]) -> Iterator[Any]:
     """Runs a command; its exit code must be the one said."""
 
@@ -66,7 +66,7 @@ def mdr(request: pytest.FixtureRequest, environ: dict[str, str]) -> Iterator[Any
         return
     home = Path(environ["MDR_DATA_DIR"])
     with _served(load(environ, home)):
-        assert serving.running_operator(home) is not None
+        assert operator_file.read(home) is not None
         yield run
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.events import decode
 from streams import kafka, letters
-from streams.agents import clock_ms
+from streams.clock import clock_ms
 from streams.effects import DeadLetter
 from streams.letters import Letter
 from streams.outbox import Outbox

@@ -9,7 +9,8 @@ import pytest
 
 from schemas.events import TOPICS
 from streams import checking, demo, kafka, letters, simulate
-from streams.agents import Worker, clock_ms
+from streams.agents import Worker
+from streams.clock import clock_ms
 from streams.produce import Outlet, read_lines, send_simulated
 from streams.settings import Settings
 from streams.store import Store, StoreError

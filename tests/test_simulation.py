@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SECONDS = "12"
 # Seeds that once went wrong, each for a reason of its own.
 PAST = (14, 50, 73, 151, 198, 274, 374, 389, 552, 353, 3163, 23263, 100415, 310159, 310524)
@@ -26,11 +24,11 @@ def test_many_seeds_come_out_right() -> None:
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
 
 
-@pytest.mark.parametrize("seed", PAST)
-def test_seeds_that_once_went_wrong(seed: int) -> None:
+def test_seeds_that_once_went_wrong() -> None:
     """A seed that found something is run for ever."""
-    done = simulate(str(seed))
-    assert done.returncode == 0, done.stdout[-1_000:] + done.stderr[-3_000:]
+    done = simulate(*map(str, PAST))
+    assert done.returncode == 0, done.stdout + done.stderr[-3_000:]
+    assert done.stdout.count("all as it must be") == len(PAST)
 
 
 def test_a_seed_tells_the_same_story_twice() -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from schemas.times import format_rfc3339
 from streams import kafka
-from streams.agents import Worker, clock_ms
+from streams.agents import Worker
 from streams.cli import serving
+from streams.clock import clock_ms
 from tests import pipeline
 from tests.faults.processes import Clickhouse, Killable
 

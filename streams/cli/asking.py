@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 from api import native, query
 from api.client import ClientError, HttpClient
 from api.where import Scope
-from streams.agents import clock_ms
-from streams.cli import serving
+from streams import join
+from streams.cli import operator_file
+from streams.clock import clock_ms
+from streams.fold import outbound_row
 from streams.settings import Settings
 from streams.store import Store
 
@@ -22,9 +24,16 @@ class Records(NamedTuple):
     settled_through: str
 
 
+def fold(facts: bytes) -> tuple[object, ...]:
+    """The row of an open message, from the facts it was saved with."""
+    life = join.thaw(facts)
+    assert life.send is not None
+    return outbound_row(life, life.send, 0)
+
+
 def answering(settings: Settings, timeout_s: float = 60) -> HttpClient | None:
     """A client of the process that serves this data directory, unless it is gone and only its trace is left."""
-    operator = serving.running_operator(settings.data_dir)
+    operator = operator_file.read(settings.data_dir)
     if operator is None:
         return None
     client = HttpClient(operator.url, operator.key, operator.secret, timeout_s)
@@ -72,6 +81,6 @@ def _page(store: Store, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     where = native.filters_of(pairs, ("start", "end", "limit", "cursor", "include"))
     page = query.records_page(
         store.client, Scope(None), span, where, int(asked["limit"]), asked.get("cursor"),
-        asked.get("include") == "pending", query.settled_through(store.client), serving.fold,
+        asked.get("include") == "pending", query.settled_through(store.client), fold,
     )  # fmt: skip
     return page._asdict()

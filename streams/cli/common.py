@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -20,10 +21,30 @@ from streams import logs
 
 DISTRIBUTION: Final = "message-detail-records"
 _THREADS_S_MAX: Final = 0.5
+# Where each command is written. Its file is read when the command is wanted, so that a start costs what it uses.
+HOMES: Final = {
+    "api": "run", "broker": "broker", "check": "operate", "credentials": "credentials", "dead-letters": "operate",
+    "demo": "run", "lag": "lag", "migrate": "run", "produce": "feed", "query": "query", "settings": "settings",
+    "simulate": "feed", "topics": "feed", "trace": "operate", "up": "run", "worker": "run",
+}  # fmt: skip
 err = Console(stderr=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name."""
+        return sorted(HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command; it adds itself when its file is read."""
+        if cmd_name in HOMES:
+            importlib.import_module(f"streams.cli.{HOMES[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name=DISTRIBUTION, prog_name="mdr")
 def cli() -> None:
     """Message detail records: joins message events from Kafka, keeps the records in ClickHouse."""

@@ -8,8 +8,8 @@ import orjson
 
 from schemas.events import TOPICS
 from streams import kafka, produce, running, settings, simulate
-from streams.agents import clock_ms
 from streams.cli.common import cli, err, json_option, print_json, progress_bar, run
+from streams.clock import clock_ms
 from streams.settings import Settings
 
 

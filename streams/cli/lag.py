@@ -13,9 +13,9 @@ from rich.text import Text
 
 from api.client import ClientError, HttpClient
 from streams import lag, running, settings
-from streams.agents import clock_ms
-from streams.cli import serving
+from streams.cli import operator_file
 from streams.cli.common import cli, console, json_option, print_json, run
+from streams.clock import clock_ms
 from streams.lag_rules import span
 from streams.settings import Settings
 from streams.store import Store, Unavailable
@@ -68,7 +68,7 @@ class _Asker:
 
     async def ask(self, *, twice: bool) -> Told:
         """The lag; `twice` looks a second time when something is behind, so that there is a trend to tell."""
-        operator = serving.running_operator(self._settings.data_dir)
+        operator = operator_file.read(self._settings.data_dir)
         if operator is not None:
             try:
                 client = HttpClient(operator.url, operator.key, operator.secret)

@@ -10,7 +10,7 @@ from api.dead_letters import REQUEST_S, Filter, Redrive
 from api.http import Refusal
 from schemas.times import format_rfc3339
 from streams import dead_letters, kafka, letters, running
-from streams.agents import clock_ms
+from streams.clock import clock_ms
 from streams.dead_letters import Tell, Wanted, identity
 from streams.letters import Letter
 from streams.settings import Settings

@@ -18,7 +18,7 @@ from api.http import Refusal
 from api.where import Scope
 from schemas.times import format_rfc3339, parse_rfc3339
 from streams import settings
-from streams.cli import asking, serving
+from streams.cli import asking
 from streams.cli.common import cli, console, err, json_option, print_json, print_table, progress_bar
 from streams.cli.letters import Desk
 from streams.cli.reconciling import Check
@@ -115,7 +115,7 @@ def _traced(wanted: Settings, message_id: str) -> Told:
     if client is not None:
         return client.get(f"/mdr/trace/{quote(message_id, safe='')}")
     with contextlib.closing(asking.migrated(wanted)) as store:
-        told = checks.known(store.client, Scope(None), message_id, serving.fold, Desk(wanted), may_see=True)
+        told = checks.known(store.client, Scope(None), message_id, asking.fold, Desk(wanted), may_see=True)
         return told | {"settled_through": query.settled_through(store.client)}
 
 

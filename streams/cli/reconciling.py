@@ -7,9 +7,9 @@ from typing import Any
 
 from api.http import Refusal
 from streams import checking, running
-from streams.agents import clock_ms
 from streams.checking import Tell
 from streams.cli.letters import told
+from streams.clock import clock_ms
 from streams.settings import Settings
 from streams.store import Store
 

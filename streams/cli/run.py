@@ -1,11 +1,11 @@
-"""Commands that run something: everything, the worker, the API, the broker."""
+"""Commands that run something: everything, the worker, the API, the demo."""
 
 import contextlib
 
 import click
 
-from streams import broker, logs, running, settings
-from streams.cli import serving
+from streams import demo, logs, running, settings
+from streams.cli import operator_file
 from streams.cli.common import cli, err, json_option, print_json, run
 from streams.settings import Settings
 from streams.store import Store
@@ -22,6 +22,8 @@ def up() -> None:
 
 
 async def _up(ready: Settings) -> None:
+    from streams.cli import serving  # Faust and the web framework: seconds that no other command pays
+
     async with running.working(ready) as worker, serving.serving(ready, worker) as url:
         err.print(f"Kafka at {ready.kafka}, group {ready.group}, settling window {ready.settling_window_ms / 1000:g} s")
         err.print(f"API at {url}, its documentation at {url}/docs; Ctrl-C stops everything")
@@ -31,7 +33,7 @@ async def _up(ready: Settings) -> None:
 
 
 def _tell_pages(url: str, wanted: Settings) -> None:
-    where = serving.operator_file(wanted.data_dir)
+    where = operator_file.path(wanted.data_dir)
     err.print(f"pages at {url}/ui; the key and secret to sign in are in {where}", soft_wrap=True, highlight=False)
 
 
@@ -44,6 +46,8 @@ def worker() -> None:
 
 
 async def _worker(ready: Settings) -> None:
+    from streams.cli import serving
+
     async with running.working(ready) as running_worker, serving.probing(ready, running_worker) as url:
         if url:
             err.print(f"/livez, /readyz and /metrics at {url}")
@@ -62,6 +66,8 @@ def api() -> None:
 
 
 async def _api(wanted: Settings) -> None:
+    from streams.cli import serving
+
     async with serving.serving(wanted, None) as url:
         err.print(f"API at {url}, its documentation at {url}/docs")
         _tell_pages(url, wanted)
@@ -87,52 +93,10 @@ def _open_store(wanted: Settings) -> Store:
     return Store(wanted.clickhouse_url)
 
 
-@cli.group("broker")
-def broker_group() -> None:
-    """A real single-node Apache Kafka under the data directory."""
-
-
-@broker_group.command("start")
-@click.option(
-    "--port", type=click.IntRange(1, 65535), help="Listen there; the default is a free port, kept from then on."
-)
-@json_option
-def broker_start(port: int | None, as_json: bool) -> None:
-    """Start it, or find the one that runs."""
-    wanted = settings.load()
-    wanted.data_dir.mkdir(parents=True, exist_ok=True)
-    found = broker.start(wanted.data_dir, cache_dir=wanted.cache_dir, port=port, say=err.print)
-    _tell_broker(found, as_json, "started" if found.started else "already running")
-
-
-@broker_group.command("stop")
-@json_option
-def broker_stop(as_json: bool) -> None:
-    """Stop it cleanly."""
-    wanted = settings.load()
-    stopped = broker.stop(wanted.data_dir)
-    if as_json:
-        print_json({"stopped": stopped})
-    else:
-        click.echo("stopped" if stopped else "none was running")
-
-
-@broker_group.command("status")
-@json_option
-def broker_status(as_json: bool) -> None:
-    """Say whether it runs, and where; exit 1 if not."""
-    found = broker.status(settings.load().data_dir)
-    if found is None:
-        if as_json:
-            print_json({"running": False})
-        else:
-            click.echo("not running")
-        raise click.exceptions.Exit(1)
-    _tell_broker(found, as_json, "running")
-
-
-def _tell_broker(found: broker.Broker, as_json: bool, word: str) -> None:
-    if as_json:
-        print_json({"running": True, "bootstrap": found.bootstrap, "pid": found.pid, "started": found.started})
-    else:
-        click.echo(f"{word}: {found.bootstrap} (pid {found.pid})")
+@cli.command("demo")
+@click.option("--messages", type=click.IntRange(1), default=demo.MESSAGES, show_default=True)
+@click.option("--seed", type=int, default=7, show_default=True)
+def demo_command(messages: int, seed: int) -> None:
+    """The whole way on this machine, ending by itself: traffic, records, comparison with the truth."""
+    logs.set_up()
+    run(demo.run(settings.load(), messages, seed))

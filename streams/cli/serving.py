@@ -3,44 +3,27 @@
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvicorn
 
 from api import probes
 from api.app import AppConfig, create_app
-from streams import join, monitor
-from streams.agents import Worker, clock_ms
+from streams import monitor
+from streams.agents import Worker
+from streams.cli import operator_file
+from streams.cli.asking import fold
 from streams.cli.letters import Desk
 from streams.cli.reconciling import Check
-from streams.fold import outbound_row
+from streams.clock import clock_ms
 from streams.settings import Settings
 from streams.store import StoreError, connect
 
 log = logging.getLogger(__name__)
 _DRAIN_S: Final = 2
-_OPERATOR_FILE: Final = "operator.json"
-
-
-class Operator(msgspec.Struct):
-    """The credential of whoever runs commands on this machine, and where they are answered."""
-
-    url: str
-    key: str
-    secret: str
-
-
-def fold(facts: bytes) -> tuple[object, ...]:
-    """The row of an open message, from the facts it was saved with."""
-    life = join.thaw(facts)
-    assert life.send is not None
-    return outbound_row(life, life.send, 0)
 
 
 @asynccontextmanager
@@ -48,7 +31,7 @@ async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[st
     """Serves the API until the block ends; yields its address."""
     host, port = settings.http
     url = f"http://{host}:{port}"
-    operator = Operator(url, "operator", secrets.token_urlsafe(32))
+    operator = operator_file.Operator(url, "operator", secrets.token_urlsafe(32))
     async with monitor.watching(settings, worker, clock_ms) as watch:
         config = AppConfig(
             connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
@@ -57,11 +40,11 @@ async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[st
             check=Check(settings),
         )  # fmt: skip
         async with _listening(create_app(config), host, port):
-            _keep(settings.data_dir, operator)
+            operator_file.keep(settings.data_dir, operator)
             try:
                 yield url
             finally:
-                (settings.data_dir / _OPERATOR_FILE).unlink(missing_ok=True)
+                operator_file.path(settings.data_dir).unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -112,23 +95,3 @@ async def _serve(server: uvicorn.Server, url: str) -> None:
         await server.serve()
     except SystemExit:
         raise AddressTaken(f"nobody can listen at {url}: the address is taken or not ours (MDR_HTTP)") from None
-
-
-def _keep(data_dir: Path, operator: Operator) -> None:
-    path = data_dir / _OPERATOR_FILE
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(operator))
-
-
-def operator_file(data_dir: Path) -> Path:
-    """Where the operator's credential lies while this runs."""
-    return data_dir / _OPERATOR_FILE
-
-
-def running_operator(data_dir: Path) -> Operator | None:
-    """The credential of the `mdr up` that runs on this data directory, if one left it there."""
-    try:
-        return msgspec.json.decode((data_dir / _OPERATOR_FILE).read_bytes(), type=Operator)
-    except (OSError, msgspec.MsgspecError):
-        return None

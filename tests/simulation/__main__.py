@@ -1,4 +1,5 @@
-"""`python -m tests.simulation SEED` tells one seed's story; `--seconds N [--from SEED]` runs as many as fit."""
+"""`python -m tests.simulation SEED` tells one seed's story, `SEED SEED...` what went wrong in them; `--seconds N
+[--from SEED]` runs as many as fit."""
 
 import argparse
 import os
@@ -18,16 +19,18 @@ SUMS: Final = ("events", "records", "stops", "terms", "rebalances", "refused")
 def main() -> int:
     """Exit 1 if any seed went wrong."""
     options = argparse.ArgumentParser()
-    options.add_argument("seed", type=int, nargs="?")
+    options.add_argument("seeds", type=int, nargs="*", metavar="SEED")
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--from", dest="first", type=int, default=1)
     options.add_argument("--until-wrong", action="store_true", help="end with the first seed that goes wrong")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds that run side by side")
     told = options.parse_args()
-    if told.seed is not None:
-        result = run(told.seed, print)
-        print("\n".join(result.wrong) or f"seed {told.seed}: all as it must be ({result.steps} steps)")
+    if len(told.seeds) == 1:
+        result = run(told.seeds[0], print)
+        print("\n".join(result.wrong) or f"seed {result.seed}: all as it must be ({result.steps} steps)")
         return bool(result.wrong)
+    if told.seeds:
+        return _these(told.seeds, told.jobs)
     return _many(told.first, told.seconds, told.until_wrong, told.jobs)
 
 
@@ -54,6 +57,14 @@ def _many(first: int, seconds: float, until_wrong: bool, jobs: int) -> int:
     for name, times in kills.most_common():
         print(f"  killed {times:6} times: {name}")
     return bool(bad)
+
+
+def _these(seeds: list[int], jobs: int) -> int:
+    with ProcessPoolExecutor(jobs) as pool:
+        results = list(pool.map(run, seeds))
+    for result in results:
+        print(f"seed {result.seed}: {result.wrong[0] if result.wrong else 'all as it must be'} ({result.steps} steps)")
+    return any(result.wrong for result in results)
 
 
 def _span(first: int) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Commands that show something."""
+"""`mdr query`."""
 
 import csv
 import sys
@@ -10,22 +10,9 @@ import orjson
 
 from api.where import SCALARS
 from schemas.record import PUBLIC
-from streams import demo, logs, settings
+from streams import settings
 from streams.cli import asking
-from streams.cli.common import cli, err, json_option, print_json, print_table, run
-
-
-@cli.command("settings")
-@json_option
-def settings_command(as_json: bool) -> None:
-    """Every setting, its value, where it came from, what it means."""
-    shown = settings.show()
-    settings.load()
-    if as_json:
-        for line in shown:
-            print_json(line._asdict())
-    else:
-        print_table(("setting", "value", "from", "meaning"), shown)
+from streams.cli.common import cli, err, json_option, print_json, print_table
 
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,12 +81,3 @@ def _show_records(records: list[dict[str, Any]], as_csv: bool, as_json: bool) ->
 
 def _cell(value: Any) -> Any:
     return orjson.dumps(value).decode() if isinstance(value, list | dict) else value
-
-
-@cli.command("demo")
-@click.option("--messages", type=click.IntRange(1), default=demo.MESSAGES, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True)
-def demo_command(messages: int, seed: int) -> None:
-    """The whole way on this machine, ending by itself: traffic, records, comparison with the truth."""
-    logs.set_up()
-    run(demo.run(settings.load(), messages, seed))

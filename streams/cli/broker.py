@@ -1,0 +1,57 @@
+"""`mdr broker`: a real Kafka on this machine."""
+
+import click
+
+from streams import broker, settings
+from streams.cli.common import cli, err, json_option, print_json
+
+
+@cli.group("broker")
+def broker_group() -> None:
+    """A real single-node Apache Kafka under the data directory."""
+
+
+@broker_group.command("start")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Listen there; the default is a free port, kept from then on."
+)
+@json_option
+def broker_start(port: int | None, as_json: bool) -> None:
+    """Start it, or find the one that runs."""
+    wanted = settings.load()
+    wanted.data_dir.mkdir(parents=True, exist_ok=True)
+    found = broker.start(wanted.data_dir, cache_dir=wanted.cache_dir, port=port, say=err.print)
+    _tell_broker(found, as_json, "started" if found.started else "already running")
+
+
+@broker_group.command("stop")
+@json_option
+def broker_stop(as_json: bool) -> None:
+    """Stop it cleanly."""
+    wanted = settings.load()
+    stopped = broker.stop(wanted.data_dir)
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        click.echo("stopped" if stopped else "none was running")
+
+
+@broker_group.command("status")
+@json_option
+def broker_status(as_json: bool) -> None:
+    """Say whether it runs, and where; exit 1 if not."""
+    found = broker.status(settings.load().data_dir)
+    if found is None:
+        if as_json:
+            print_json({"running": False})
+        else:
+            click.echo("not running")
+        raise click.exceptions.Exit(1)
+    _tell_broker(found, as_json, "running")
+
+
+def _tell_broker(found: broker.Broker, as_json: bool, word: str) -> None:
+    if as_json:
+        print_json({"running": True, "bootstrap": found.bootstrap, "pid": found.pid, "started": found.started})
+    else:
+        click.echo(f"{word}: {found.bootstrap} (pid {found.pid})")
