@@ -207,9 +207,9 @@ class LagReader:
         if place.events and place.next_ms is not None:
             seconds = max(0, now_ms - place.next_ms) / 1000
         trend = track.trend_per_s()
-        status, why = judge(
-            Behind(place.events, seconds, trend, place.owner, track.still_s(now_ms), known.held_up), self._bounds
-        )
+        still_s, there_s = track.still_s(now_ms), track.there_s()
+        behind = Behind(place.events, seconds, trend, place.owner, still_s, known.held_up, there_s)
+        status, why = judge(behind, self._bounds)
         mark_ms = known.marks.get((agent, tp.partition))
         return AgentLag(
             agent, tp.topic, tp.partition, place.owner, place.committed, place.end, place.events, seconds, trend,

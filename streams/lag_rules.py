@@ -1,12 +1,13 @@
 """How far behind is too far: a partition's lag in words, and what was seen of it lately. Pure.
 
-    status           when, the first that applies
-    ---------------  ---------------------------------------------------------------------------------------------
-    stopped          no member of the group has the partition
-    ok               nothing waits, or not for longer than the floor: a checkpoint's worth of lag is no lag
-    stalled          writing is held up, or the committed offset has not moved for so long while something waits
-    catching_up      what waits gets less, or it is too early to say
-    falling_behind   it does not get less
+status           when, the first that applies
+---------------  ---------------------------------------------------------------------------------------------
+stopped          no member of the group has the partition
+ok               nothing waits, or not for longer than the floor: a checkpoint's worth of lag is no lag, also when
+                 its events were stamped long ago (a back-fill that is read as it comes)
+stalled          writing is held up, or the committed offset has not moved for so long while something waits
+catching_up      what waits gets less, or it is too early to say
+falling_behind   it does not get less
 """
 
 from collections import deque
@@ -23,7 +24,10 @@ _FLOOR_S_MIN: Final = 10.0
 
 
 class Behind(NamedTuple):
-    """What is known of a partition. `still_s`: how long its offset stood while something waited; None: unknown."""
+    """What is known of a partition; None: unknown.
+
+    `still_s`: how long its offset stood while something waited; `there_s`: since when at most what waits was there.
+    """
 
     events: int
     seconds: float | None
@@ -31,6 +35,7 @@ class Behind(NamedTuple):
     owner: str
     still_s: float | None
     trouble: str = ""
+    there_s: float | None = None
 
 
 class Bounds(NamedTuple):
@@ -57,13 +62,16 @@ def bounds(checkpoint_interval_ms: int) -> Bounds:
 
 def judge(b: Behind, bound: Bounds) -> tuple[str, str]:
     """The status of a partition, and why, in words."""
-    behind = f"{b.events:,} events" + (f" ({span(b.seconds)})" if b.seconds is not None else "") + " behind"
+    behind = f"{b.events:,} {'event' if b.events == 1 else 'events'}"
+    behind += (f" ({span(b.seconds)})" if b.seconds is not None else "") + " behind"
     if not b.owner:
         return "stopped", "no worker has this partition" + (f"; {behind}" if b.events else "")
     if not b.events:
         return "ok", "nothing waits to be read"
     if b.seconds is not None and b.seconds <= bound.floor_s:
         return "ok", behind
+    if b.there_s is not None and b.there_s <= bound.floor_s:
+        return "ok", f"{behind} by their stamps, and there for less than {span(b.there_s)}"
     if b.trouble:
         return "stalled", f"{behind}, {b.trouble}"
     if b.still_s is not None and b.still_s > bound.stalled_s:
@@ -116,7 +124,7 @@ class Track:
 
     def __init__(self, bound: Bounds) -> None:
         self._bound = bound
-        self._seen: deque[tuple[int, int]] = deque()
+        self._seen: deque[tuple[int, int, int | None]] = deque()
         self._committed: int | None = None
         self._stood_from_ms: int | None = None
         self._is_first = True
@@ -128,7 +136,7 @@ class Track:
             self._is_first = not self._seen
         else:
             self._is_first = False
-        self._seen.append((at_ms, events))
+        self._seen.append((at_ms, events, committed))
         while at_ms - self._seen[0][0] > self._bound.seen_s * 1000:
             self._seen.popleft()
 
@@ -136,7 +144,7 @@ class Track:
         """By how much the lag grew each second; None while it was not seen for long enough."""
         if not self._seen:
             return None
-        (from_ms, first), (to_ms, last) = self._seen[0], self._seen[-1]
+        (from_ms, first, _), (to_ms, last, _) = self._seen[0], self._seen[-1]
         if to_ms - from_ms < self._bound.trend_s * 1000:
             return None
         return (last - first) / (to_ms - from_ms) * 1000
@@ -146,3 +154,11 @@ class Track:
         if self._stood_from_ms is None or self._is_first:
             return None
         return (now_ms - self._stood_from_ms) / 1000
+
+    def there_s(self) -> float | None:
+        """At most so long what waits now was there: since the last look at whose end it had not come yet."""
+        if not self._seen or (committed := self._seen[-1][2]) is None:
+            return None
+        ends = ((at_ms, was + events) for at_ms, events, was in reversed(self._seen) if was is not None)
+        from_ms = next((at_ms for at_ms, end in ends if end <= committed), None)
+        return None if from_ms is None else (self._seen[-1][0] - from_ms) / 1000

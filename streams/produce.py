@@ -1,7 +1,6 @@
 """Events onto the topics: lines of JSON, and simulated traffic."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -16,6 +15,7 @@ from streams.simulate import Event
 
 _IN_FLIGHT_MAX: Final = 64
 _PAUSE_EVERY: Final = 500
+_AHEAD_MS: Final = 10
 
 
 class Line(NamedTuple):
@@ -108,25 +108,36 @@ class Outlet:
             self._in_flight.discard(future)
 
 
-async def paced(
-    events: Iterable[Event], rate_per_s: float | None, before_waiting: Callable[[], Awaitable[None]]
+async def in_time(
+    events: Iterable[Event], clock_ms: Callable[[], int], before_waiting: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Event]:
-    """The events, no faster than a rate."""
-    began = time.monotonic()
-    for count, event in enumerate(events):
-        if rate_per_s:
-            ahead_s = count / rate_per_s - (time.monotonic() - began)
-            if ahead_s > 0.01:
-                await before_waiting()
-                await asyncio.sleep(ahead_s)
+    """The events, none before the time at which its producer writes it."""
+    for event in events:
+        ahead_ms = event.at_ms - clock_ms()
+        if ahead_ms > _AHEAD_MS:
+            await before_waiting()
+            await asyncio.sleep(ahead_ms / 1000)
+        yield event
+
+
+async def _at_once(events: Iterable[Event]) -> AsyncIterator[Event]:
+    for event in events:
         yield event
 
 
 async def send_simulated(
-    outlet: Outlet, events: Iterable[Event], rate_per_s: float | None, tell: Callable[[int], None]
+    outlet: Outlet, events: Iterable[Event], clock_ms: Callable[[], int] | None, tell: Callable[[int], None]
 ) -> None:
-    """Produces simulated events, stamped with the time at which their producer would have written them."""
-    async for event in paced(events, rate_per_s, outlet.submit):
+    """Produces simulated events, stamped with the time at which their producer would have written them.
+
+    With a clock each is sent at that time, without one as fast as can be.
+    """
+
+    async def submit() -> None:
+        await outlet.submit()
+        tell(outlet.sent)
+
+    async for event in _at_once(events) if clock_ms is None else in_time(events, clock_ms, submit):
         await outlet.send(event.topic, event.key, event.value, event.at_ms)
         if outlet.sent % _PAUSE_EVERY == 0:
             tell(outlet.sent)

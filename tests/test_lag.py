@@ -31,6 +31,16 @@ BOUND = bounds(5_000)
         (Behind(0, 0.0, None, "w1", None), "ok", "nothing waits to be read"),
         (Behind(0, 0.0, 3.0, "w1", 900.0, "the store is away"), "ok", "nothing waits to be read"),
         (Behind(4_000, 14.0, 900.0, "w1", 12.0), "ok", "4,000 events (14 s) behind"),
+        (
+            Behind(1, 2_400.0, 0.0, "w1", 3.0, there_s=9.0),
+            "ok",
+            "1 event (40 min) behind by their stamps, and there for less than 9.0 s",
+        ),
+        (
+            Behind(9, 2_400.0, 0.0, "w1", 3.0, there_s=16.0),
+            "falling_behind",
+            "9 events (40 min) behind, 0 more each second",
+        ),
         (Behind(9, 16.0, -1.0, "w1", 3.0, "the store is away"), "stalled", "9 events (16 s) behind, the store is away"),
         (
             Behind(9, 90.0, 0.1, "w1", 61.0),
@@ -109,6 +119,22 @@ def test_an_offset_stands_only_while_something_waits() -> None:
     assert track.still_s(NOW_MS + 185_000) == 5.0
 
 
+def test_what_is_read_as_it_comes_was_there_since_the_last_look() -> None:
+    """However old its stamps are, what waits came after the newest look whose end has been committed."""
+    track = Track(BOUND)
+    assert track.there_s() is None
+    track.see(NOW_MS, 4, 10)
+    assert track.there_s() is None  # it may have been there for long
+    track.see(NOW_MS + 10_000, 5, 14)
+    assert track.there_s() == 10.0
+    track.see(NOW_MS + 20_000, 6, 18)
+    assert track.there_s() == 20.0
+    track.see(NOW_MS + 30_000, 1, 24)
+    assert track.there_s() == 10.0
+    track.see(NOW_MS + 40_000, 1, None)
+    assert track.there_s() is None
+
+
 # ---- from a real broker --------------------------------------------------------------------------------------
 
 
@@ -184,7 +210,13 @@ def test_nothing_committed_yet_is_behind_by_all_there_is(kafka_at: str, tmp_path
 
     report = asyncio.run(go())
     (told,) = [a for a in report.agents if a.lag_events]
-    assert (told.agent, told.partition, told.committed, told.lag_events, told.lag_seconds) == ("receives", 1, None, 3, 5.0)
+    assert (told.agent, told.partition, told.committed, told.lag_events, told.lag_seconds) == (
+        "receives",
+        1,
+        None,
+        3,
+        5.0,
+    )
     assert told.watermark == "2026-11-18T11:06:39.999Z" and report.trouble == ["odd"]
 
 
@@ -197,7 +229,9 @@ def test_retention_that_overtook_the_offset_is_told(kafka_at: str, tmp_path: Pat
         await _commit(settings, {("sends", 0): 2})
         admin = AIOKafkaAdminClient(**kafka.client_options(settings))
         await admin.start()
-        await admin.delete_records({TopicPartition(settings.topic_prefix + "sends", 0): RecordsToDelete(before_offset=7)})
+        await admin.delete_records(
+            {TopicPartition(settings.topic_prefix + "sends", 0): RecordsToDelete(before_offset=7)}
+        )
         await admin.close()
         return await _read(settings)
 

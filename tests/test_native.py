@@ -100,10 +100,57 @@ def test_what_it_doubts_is_left_to_the_definition(raw: bytes) -> None:
     assert batches.as_struct(taken[1][0]) == defined("sends", odd)
 
 
+INSTANTS: Final = (
+    "2024-02-29T00:00:00Z", "2000-01-01t00:00:00.000z", "2025-12-31T23:59:59.9999999+14:00", "2025-03-01T00:00:00.1-00:30",
+    "2000-02-29T12:00:00.12Z", "2025-01-01T00:00:00.123456789-23:59",
+)  # fmt: skip
+NO_INSTANTS: Final = (
+    "2023-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "2025-04-31T00:00:00Z", "2025-13-01T00:00:00Z", "2025-00-01T00:00:00Z",
+    "2025-01-00T00:00:00Z", "2025-01-01T24:00:00Z", "2025-01-01T00:60:00Z", "2025-01-01T00:00:60Z", "2025-01-01T00:00:00",
+    "2025-01-01T00:00:00.Z", "2025-01-01T00:00:00+24:00", "2025-01-01T00:00:00+00:60", "2025-01-01 00:00:00Z",
+    "2025-01-01T00:00:00+0000", "1999-12-31T23:59:59.999Z", "2000-01-01T00:00:00+00:01", "2025-1-01T00:00:00Z ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("instant", [*INSTANTS, *NO_INSTANTS])
+def test_instants_are_read_the_same(instant: str) -> None:
+    """Every way RFC 3339 has to say a time is taken, to the same millisecond; what is none is doubted."""
+    entry = LogEntry(0, NOON_MS, b"m1", value(event("sends", occurred_at=instant)))
+    (made,) = compiled("sends", [entry])
+    expected = defined("sends", entry)
+    assert (made is None) == isinstance(expected, Rejected) == (instant in NO_INSTANTS)
+    assert made is None or made.occurred_ms == expected.occurred_ms
+
+
+MONEY: Final = ("0", "0.0075", "9999999.999999999", "1.000000001000000000", "0000001.5", "12345.6789")
+NO_MONEY: Final = ("1.0000000001", "12345678", "1.", ".5", "-1", "+1", "1e3", "1.0000000000000000000", "1,5", " 1", "1" * 30)
+
+
+@pytest.mark.parametrize("rate", [*MONEY, *NO_MONEY])
+def test_money_is_read_the_same(rate: str) -> None:
+    """A price is exact to the ninth decimal in the record, or it is doubted."""
+    entry = LogEntry(0, NOON_MS, b"m1", value(event("sends", rate=rate, carrier_fee="0.000000001")))
+    (made,) = compiled("sends", [entry])
+    assert (made is None) == isinstance(defined("sends", entry), Rejected) == (rate in NO_MONEY)
+    assert made is None or same([Rows(0, [Life(made, settled_ms=NOON_MS)], [], [])])
+
+
+SENDERS: Final = ("12345", "+4791234567", "Acme", "A-1 & co.", "{^}~a", "abcdefghijk")
+NO_SENDERS: Final = ("12", "123456789", "+0791234567", "+479123", "+4791234567890123", "`a", "a" * 12, "1-2-3", "a\tb")
+
+
+@pytest.mark.parametrize("sender", [*SENDERS, *NO_SENDERS])
+def test_senders_are_read_the_same(sender: str) -> None:
+    """Numbers, short codes and names in printable ASCII are taken; the definition refuses what is doubted."""
+    entry = LogEntry(0, NOON_MS, b"m1", value(event("sends") | {"from": sender}))
+    (made,) = compiled("sends", [entry])
+    assert (made is None) == isinstance(defined("sends", entry), Rejected) == (sender in NO_SENDERS)
+
+
 BODIES: Final = (
     "", "plain", "a" * 160, "a" * 161, "{" * 80, "{" * 81, "a" * 152 + "\u20ac" + "a" * 10, "\u0436" * 70, "\u0436" * 71,
     "\U0001f600" * 35, "\U0001f600" * 36, "a" * 66 + "\U0001f600" + "\u0436" * 5, "`", "\x0c", "\x1b", "\u00e7\u00c7", "\x7f",
-    "\u0394" * 161, "\\" * 160, "tab\there",
+    "\u0394" * 161, "a" * 306, "a" * 307, "ж" * 134, "ж" * 135, "\\" * 160, "tab\there",
 )  # fmt: skip
 
 

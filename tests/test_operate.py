@@ -130,6 +130,7 @@ def test_dead_letters_are_listed_shown_and_judged(mdr: Any) -> None:
     (letter,) = _json(mdr("dead-letters", "list", "--json"))
     assert (letter["key"], letter["topic"], letter["value_text"]) == ("m3", "ops.sends", BAD.decode())
     assert not _json(mdr("dead-letters", "list", "--json", "--until", letter["landed"]))
+    assert "no dead letters fit" in mdr("dead-letters", "list", "--reason", "conflict").output
     (kind,) = _json(mdr("dead-letters", "list", "--kinds", "--json"))
     assert (kind["count"], kind["fingerprint"]) == (1, letter["fingerprint"])
     shown = mdr("dead-letters", "show", letter["id"]).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html as escapes
 import re
 import time
@@ -210,6 +211,38 @@ def test_letters_are_sent_again_as_the_form_says(operator: Browser, letters: Let
     assert "Nothing was sent" in operator.post("/ui/dead-letters/redrive", do="redrive", rate="0").text
 
 
+def test_a_letter_is_shown_within_bounds_and_fetched_whole(filled: Filled, tmp_path: Path) -> None:
+    """Of a long value its beginning is shown, so that no browser chokes on it; all of its bytes are a file."""
+    value = b"\xff" + b"x" * 1_100_000
+    long = LETTER | {
+        "value_text": "x" * 1_100_000,
+        "value_base64": base64.b64encode(value).decode(),
+        "size": len(value),
+    }
+    with served(filled.store.url, tmp_path, Clock(NOW_MS), letters=Letters(long)) as client:
+        operator = Browser(client, *OPERATOR)
+        path = f"/ui/dead-letters/{quote(str(long['id']), safe='')}"
+        text = operator.get(path)
+        assert len(text) < 60_000 and path.replace("letters", "letter-values", 1) in text
+        assert "Only the first 16,384 characters" in text and "the first 2,048" in text
+        client.cookies.clear()
+        file = client.get(path.replace("letters", "letter-values", 1), headers={"Cookie": operator.cookie})
+        assert file.content == value and file.headers["content-type"] == "application/octet-stream"
+        assert file.headers["content-disposition"] == 'attachment; filename="mdr.dead-letters-0-7.bin"'
+
+
+def test_what_only_the_worker_finds_is_not_called_mended(filled: Filled, tmp_path: Path) -> None:
+    """The decoder never minded a conflict: that it would read it does not mean that the reason is gone."""
+    conflict = LETTER | {"id": "mdr.dead-letters:0:8", "reason": "conflict", "value_base64": None}
+    with served(filled.store.url, tmp_path, Clock(NOW_MS), letters=Letters(LETTER, conflict)) as client:
+        operator = Browser(client, *OPERATOR)
+        assert "The reason is gone" in operator.get("/ui/dead-letters/mdr.dead-letters%3A0%3A7")
+        shown = operator.get("/ui/dead-letters/mdr.dead-letters%3A0%3A8")
+        assert "The reason is gone" not in shown and "Sent once more it may come back." in shown
+        assert "may come back" in operator.post("/ui/dead-letters/redrive", do="dry", reason="conflict").text
+        operator.get("/ui/dead-letter-values/mdr.dead-letters%3A0%3A8", 404)
+
+
 def test_empty_pages_say_what_to_do(filled: Filled, tmp_path: Path) -> None:
     """With nothing there yet each page says what comes next."""
     issued = auth.add_credential(filled.store.client, "newcomer")
@@ -224,7 +257,9 @@ def test_empty_pages_say_what_to_do(filled: Filled, tmp_path: Path) -> None:
         for topic in flow.TOPICS
     ]
     unknown: dict[str, Any] = dict.fromkeys(("lag_events", "lag_seconds", "trend_events_per_second", "watermark"))
-    assert flow.view({"status": "ok", "why": "", "agents": [a | unknown for a in agents]}, "", None, "", NOW_MS)["is_fresh"]
+    assert flow.view({"status": "ok", "why": "", "agents": [a | unknown for a in agents]}, "", None, "", NOW_MS)[
+        "is_fresh"
+    ]
 
 
 def test_the_flow_is_there_while_the_store_is_away(tmp_path: Path) -> None:

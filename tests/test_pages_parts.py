@@ -183,3 +183,11 @@ def test_a_range_follows_the_clock_unless_it_is_bound() -> None:
     assert records.asked([("range", "1h")], NOW).span == Range(NOW - HOUR, NOW)
     given = [("start", "2026-01-05T07:00"), ("end", "2026-01-05T07:59:59.5")]
     assert records.asked(given, NOW).span == Range(NOW - HOUR, NOW - 500)
+
+
+def test_an_axis_has_round_steps() -> None:
+    """Between zero and the top lie numbers that people count in."""
+    labels = {top: [tick.label for tick in charts.value_ticks(top)] for top in (1, 8, 100, 25_000)}
+    assert labels[1] == ["1", "0"] and labels[8] == ["8", "6", "4", "2", "0"]
+    assert labels[100] == ["100", "75", "50", "25", "0"]
+    assert labels[25_000] == ["25k", "20k", "15k", "10k", "5,000", "0"]

@@ -1,5 +1,6 @@
 """`docs/PRODUCING.md`: what it shows is what is accepted."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from schemas.events import REASONS, TOPICS, Rejected, decode
 from schemas.states import WORDS
+from streams.produce import in_time
+from streams.simulate import Event
 
 PAGE: Final = (Path(__file__).parent.parent / "docs" / "PRODUCING.md").read_text(encoding="utf-8")
 CLOCK_MS: Final = 1_790_000_000_000
@@ -42,3 +45,24 @@ def test_the_page_has_every_reason_in_order() -> None:
     """The reasons are those of the decoder, in the order in which they apply."""
     sentence = PAGE[PAGE.index("Reasons, the first") :]
     assert tuple(re.findall("`([a-z_0-9]+)`", sentence))[: len(REASONS)] == REASONS
+
+
+async def _sent_live(at_ms: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    now_ms, waits = 1_000, 0
+
+    def clock_ms() -> int:
+        return now_ms
+
+    async def before_waiting() -> None:
+        nonlocal now_ms, waits
+        now_ms, waits = now_ms + 40, waits + 1
+
+    events = [Event("sends", b"k", b"{}", at, "") for at in at_ms]
+    return [(event.at_ms, now_ms, waits) async for event in in_time(events, clock_ms, before_waiting)]
+
+
+def test_live_traffic_is_sent_when_it_happens() -> None:
+    """What is due is sent at once, what is not only after what is due is on its way and the time has come."""
+    assert asyncio.run(_sent_live((900, 1_000, 1_040, 1_041, 1_080))) == [
+        (900, 1_000, 0), (1_000, 1_000, 0), (1_040, 1_040, 1), (1_041, 1_040, 1), (1_080, 1_080, 2),
+    ]  # fmt: skip

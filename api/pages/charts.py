@@ -10,6 +10,7 @@ from schemas.times import format_rfc3339
 _LEAST: Final = 1e-6
 _LINE_POINTS_MAX: Final = 120
 _TICKS: Final = 4
+_STEPS: Final = ("1", "2", "25", "5")
 _SECOND: Final = 1_000
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
@@ -133,8 +134,9 @@ def _thinned(points: Sequence[tuple[int, float | None]], start_ms: int, span: in
 
 def value_ticks(top: float) -> list[Tick]:
     """Labels from the top down to zero."""
-    parts = [_TICKS, 2, 1] if top >= _TICKS else [1]
-    count = next((n for n in parts if float(top / n).is_integer()), 1)
+    parts = [_TICKS, 5, 2, 1] if top >= _TICKS else [1]
+    # Steps of one digit, or of two that end in five: 5k, 10k, not 6,250.
+    count = next((n for n in parts if (top / n).is_integer() and f"{top / n:.0f}".rstrip("0") in _STEPS), 1)
     return [Tick(100 - 100 * n / count, words.compact(top * n / count)) for n in range(count, -1, -1)]
 
 

@@ -1,7 +1,9 @@
 """The pages of the dead letters: by what is wrong, one with its bytes, a dry run, and sending once more."""
 
+import asyncio
 import base64
 import binascii
+import re
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -9,15 +11,20 @@ from urllib.parse import quote
 import orjson
 
 from api import dead_letters
-from api.http import Answer, Call, Context, Refusal, with_query
+from api.http import Answer, Call, Refusal, with_query
 from api.pages import html, session
 from api.pages.desk import Desk, form_of, native
 
 PATH: Final = "/ui/dead-letters"
 _FILTERS: Final = ("reason", "topic", "fingerprint", "until")
 _LIMIT: Final = "50"
+# A browser chokes on a megabyte of text; the whole is to be downloaded.
+_SHOWN_CHARS: Final = 16_384
 _HEX_BYTES: Final = 2_048
+# What only the worker finds, with the store or other events at hand.
+_UNDECIDED: Final = ("conflict", "too_many_events", "unstorable")
 _HEX_LINE: Final = 16
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 async def page(call: Call, desk: Desk) -> Answer:
@@ -25,7 +32,7 @@ async def page(call: Call, desk: Desk) -> Answer:
     wanted = {n: v for n, v in call.query if n in _FILTERS and v}
     cursor = [(n, v) for n, v in call.query if n == "cursor"]
     try:
-        shown = await desk.read(_load, call, wanted, cursor)
+        shown = await _load(desk, call, wanted, cursor)
     except Refusal as refusal:
         if refusal.status < 500:
             raise
@@ -37,7 +44,22 @@ async def one(call: Call, desk: Desk) -> Answer:
     """One dead letter: its bytes, its headers, and what the decoder says of it now."""
     found = await desk.read(native, dead_letters.one, call._replace(query=[]))
     letter = found["dead_letter"]
-    return html.page(call, "letter", letter=letter, now=found["now"], hex=dump(letter.get("value_base64")))
+    text, bytes_ = letter["value_text"] or "", letter.get("value_base64")
+    return html.page(
+        call, "letter", letter=letter, now=found["now"], text=text[:_SHOWN_CHARS], is_long=len(text) > _SHOWN_CHARS,
+        hex=dump(bytes_), hex_max=_HEX_BYTES, has_bytes=bool(bytes_), is_undecided=letter["reason"] in _UNDECIDED,
+    )  # fmt: skip
+
+
+async def value(call: Call, desk: Desk) -> Answer:
+    """The value of a dead letter, byte for byte, as a file."""
+    found = await desk.read(native, dead_letters.one, call._replace(query=[]))
+    told = found["dead_letter"].get("value_base64")
+    if told is None:
+        raise Refusal(404, "there is no value that this key may see")
+    name = _NO_NAME.sub("-", found["dead_letter"]["id"])
+    headers = {"Content-Disposition": f'attachment; filename="{name}.bin"'}
+    return Answer(base64.b64decode(told), content_type="application/octet-stream", headers=html.SECURITY | headers)
 
 
 async def redrive(call: Call, desk: Desk) -> Answer:
@@ -73,12 +95,14 @@ def _chosen(form: dict[str, str]) -> dict[str, str]:
     return {name: form[name] for name in _FILTERS if form.get(name)}
 
 
-def _load(context: Context, call: Call, wanted: dict[str, str], cursor: list[tuple[str, str]]) -> dict[str, Any]:
+async def _load(desk: Desk, call: Call, wanted: dict[str, str], cursor: list[tuple[str, str]]) -> dict[str, Any]:
     bounds = [(n, v) for n, v in wanted.items() if n == "until"]
-    groups = native(context, dead_letters.summary, call, query=bounds)
-    listed = native(
-        context, dead_letters.listed, call, query=[*wanted.items(), ("limit", _LIMIT), *cursor],
-    )  # fmt: skip
+    asked = [*wanted.items(), ("limit", _LIMIT), *cursor]
+    # Both read the topic: one does not wait for the other.
+    groups, listed = await asyncio.gather(
+        desk.read(native, dead_letters.summary, call._replace(query=bounds)),
+        desk.read(native, dead_letters.listed, call._replace(query=asked)),
+    )
     more = listed["next_cursor"]
     return {
         "groups": [group | {"href": _narrowed(group, bounds)} for group in groups["groups"]],

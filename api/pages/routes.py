@@ -28,6 +28,7 @@ PAGES: Final = (
     Page("POST", "/ui/reports/{report_id}/delete", reports.delete),
     Page("GET", "/ui/dead-letters", letters.page, operator_only=True),
     Page("GET", "/ui/dead-letters/{id}", letters.one, operator_only=True),
+    Page("GET", "/ui/dead-letter-values/{id}", letters.value, operator_only=True),
     Page("POST", "/ui/dead-letters/redrive", letters.redrive, operator_only=True),
 )
 

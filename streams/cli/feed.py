@@ -1,5 +1,6 @@
 """Commands that bring events onto the topics."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +95,9 @@ async def _produce(ready: Settings, topic: str, lines: list[produce.Line]) -> No
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same traffic.")
 @click.option("--account", help="Put all traffic on one account.")
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; as fast as can be when not given."
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Live: about so many events a second, each at its time. Otherwise all at once, stamped in the past.",
 )
 @click.option(
     "--write", "directory", type=click.Path(file_okay=False, path_type=Path), help="Into files instead of topics."
@@ -106,11 +109,11 @@ def simulate_command(
     """Seeded traffic with realistic delays, losses and duplicates: onto the topics, or with --write the events and the
     expected records into files."""
     wanted = settings.load()
-    plan = _plan(wanted, messages, seed, account)
     if directory is not None:
-        told = _write_simulated(plan, directory)
+        told = _write_simulated(_past(wanted, messages, seed, account), directory)
     else:
-        sent = run(_simulate(running.with_running_broker(wanted), plan, rate))
+        plan = _past(wanted, messages, seed, account) if rate is None else _live(wanted, messages, seed, account, rate)
+        sent = run(_simulate(running.with_running_broker(wanted), plan, is_live=rate is not None))
         told = {"events": sent, "messages": messages}
     if as_json:
         print_json(told)
@@ -118,8 +121,8 @@ def simulate_command(
         click.echo(", ".join(f"{value} {name}" for name, value in told.items()))
 
 
-def _plan(wanted: Settings, messages: int, seed: int, account: str | None) -> simulate.Plan:
-    # The traffic lies in the past, so that its last receipts are there at once.
+def _past(wanted: Settings, messages: int, seed: int, account: str | None) -> simulate.Plan:
+    """Traffic that lies in the past, so that its last receipts are there at once."""
     plan = simulate.Plan(messages, settling_ms=wanted.settling_window_ms)
     span_ms = int(messages / _SIMULATED_PER_S * 1000) + plan.tail_ms
     return simulate.Plan(
@@ -127,16 +130,31 @@ def _plan(wanted: Settings, messages: int, seed: int, account: str | None) -> si
     )
 
 
+def _live(wanted: Settings, messages: int, seed: int, account: str | None, rate: float) -> simulate.Plan:
+    """Traffic that begins now."""
+    per_s = rate / _EVENTS_A_MESSAGE
+    return simulate.Plan(messages, seed, clock_ms(), per_s, account=account, settling_ms=wanted.settling_window_ms)
+
+
 _SIMULATED_PER_S: Final = 100.0
+_EVENTS_A_MESSAGE: Final = 2.64
+# Live traffic ends so long after its last message; what a carrier would confirm later stays unconfirmed.
+_LIVE_TAIL_MS: Final = 30_000
 
 
-async def _simulate(ready: Settings, plan: simulate.Plan, rate: float | None) -> int:
+async def _simulate(ready: Settings, plan: simulate.Plan, *, is_live: bool) -> int:
     await kafka.create_topics(ready)
+    events = simulate.events(plan)
+    if is_live:
+        end_ms = plan.start_ms + int(plan.messages / plan.rate_per_s * 1000) + _LIVE_TAIL_MS
+        events = takewhile(lambda event: event.at_ms < end_ms, events)
+    about = int(plan.messages * _EVENTS_A_MESSAGE)
     async with kafka.producing(ready) as client:
         outlet = produce.Outlet(client, ready)
         with progress_bar() as bar:
-            task = bar.add_task("simulating", total=None)
-            await produce.send_simulated(outlet, simulate.events(plan), rate, lambda n: bar.update(task, completed=n))
+            task = bar.add_task("simulating", total=about)
+            tell = lambda sent: bar.update(task, completed=sent, total=max(sent, about))  # noqa: E731
+            await produce.send_simulated(outlet, events, clock_ms if is_live else None, tell)
     return outlet.sent
 
 

@@ -146,10 +146,10 @@ def _agents(agents: list[Told]) -> Table:
 def _settling(partitions: list[Told]) -> Table:
     due = list(partitions[0]["due"])
     columns = ("settling: partition", "open", *(f"due in {name}" if name != "later" else name for name in due))
-    table = Table(*columns, "oldest", "saved", box=None, pad_edge=False, header_style="bold")
+    table = Table(*columns, "oldest", "written", "saved", box=None, pad_edge=False, header_style="bold")
     for s in partitions:
-        age = s["checkpoint_age_seconds"]
+        ages = [s["flush_age_seconds"], s["checkpoint_age_seconds"]]
         counts = [f"{count:,}" for count in (s["open"], *(s["due"][name] for name in due))]
-        saved = "" if age is None else f"{span(max(0.0, age))} ago"
-        table.add_row(str(s["partition"]), *counts, s["oldest_open"] or "", saved)
+        told = ["" if age is None else f"{span(max(0.0, age))} ago" for age in ages]
+        table.add_row(str(s["partition"]), *counts, s["oldest_open"] or "", *told)
     return table

@@ -4,7 +4,7 @@ Each asks the process that serves this data directory when one answers, else the
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from api.where import Scope
 from schemas.times import format_rfc3339, parse_rfc3339
 from streams import settings
 from streams.cli import asking
-from streams.cli.common import cli, console, err, json_option, print_json, print_table, progress_bar
+from streams.cli.common import cli, err, json_option, print_json, print_table, progress_bar
 from streams.cli.letters import Desk
 from streams.cli.reconciling import Check
 from streams.settings import Settings
@@ -27,6 +27,7 @@ from streams.settings import Settings
 _PATH: Final = "/mdr/dead-letters"
 _CHECK_TIMEOUT_S: Final = 3_600
 _WHO: Final = "command line"
+_SHOWN_CHARS: Final = 4_000
 Told = dict[str, Any]
 
 
@@ -167,8 +168,10 @@ def _gap(ms: int | None) -> str:
 class _Served:
     """The dead letters, asked of the process that serves this data directory."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, tell: Callable[[int, int], None]) -> None:
         self._client = client
+        self._tell = tell
+        self._sent = 0
 
     def page(self, wanted: Filter, limit: int, cursor: str | None, may_see: bool) -> Told:
         more = {"limit": limit, "cursor": cursor, "masked": None if may_see else "true"}
@@ -188,7 +191,10 @@ class _Served:
     def redrive(self, asked: Redrive, who: str) -> Told:
         which: Told = {"ids": list(asked.ids)} if asked.filter is None else {"filter": _asked(asked.filter)}
         how = {"dry_run": asked.dry_run, "rate": asked.rate, "force": asked.force, "again": asked.again}
-        return self._client.send("POST", f"{_PATH}/redrive", body=which | how)
+        told = self._client.send("POST", f"{_PATH}/redrive", body=which | how)
+        self._sent += told.get("redriven", 0)
+        self._tell(self._sent, self._sent + told["remaining"])
+        return told
 
 
 def _asked(wanted: Filter) -> dict[str, Any]:
@@ -201,12 +207,11 @@ def _asked(wanted: Filter) -> dict[str, Any]:
 def _desk() -> Iterator[dead_letters.Letters]:
     wanted = settings.load()
     client = asking.answering(wanted)
-    if client is not None:
-        yield _Served(client)
-        return
-    asking.migrated(wanted).close()
+    if client is None:
+        asking.migrated(wanted).close()
     with progress_bar() as bar:
-        yield Desk(wanted, _Bar(bar).looked)
+        tell = _Bar(bar).looked
+        yield Desk(wanted, tell) if client is None else _Served(client, tell)
 
 
 def _wanted(until: str | None, **which: str) -> Filter:
@@ -250,6 +255,8 @@ def list_command(kinds: bool, limit: int, as_json: bool, **which: Any) -> None:
         print_table(names, ([row[name] for name in names] for row in rows))
     else:
         _show_letters(rows)
+    if not rows:
+        err.print("no dead letters" + (" fit" if wanted != Filter() else ": nothing was refused"), highlight=False)
     if told["truncated"]:
         looked = f"{told['scanned']} entries were looked at; there are older ones: --until TIME shows them"
         err.print(looked, highlight=False)
@@ -289,7 +296,10 @@ def show_command(letter_id: str, as_json: bool) -> None:
         click.echo(f"{'header':<12} {header['name']}: {header['value']}")
     click.echo(f"{'redriven':<12} {letter['redriven']} {letter['redriven_at'] or ''}".rstrip())
     click.echo(f"{'now':<12} {found['now']}")
-    console().print(letter["value_text"] or "")
+    text = letter["value_text"] or ""
+    click.echo(text[:_SHOWN_CHARS])
+    if len(text) > _SHOWN_CHARS:
+        err.print(f"the first {_SHOWN_CHARS:,} of {len(text):,} characters; --json tells all", highlight=False)
 
 
 @group.command("redrive")

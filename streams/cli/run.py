@@ -26,8 +26,9 @@ async def _up(ready: Settings) -> None:
 
     async with running.working(ready) as worker, serving.serving(ready, worker) as url:
         err.print(f"Kafka at {ready.kafka}, group {ready.group}, settling window {ready.settling_window_ms / 1000:g} s")
-        err.print(f"API at {url}, its documentation at {url}/docs; Ctrl-C stops everything")
+        err.print(f"API at {url}, its documentation at {url}/docs", soft_wrap=True)
         _tell_pages(url, ready)
+        err.print("Ctrl-C stops everything")
         await running.until_stopped(worker)
         err.print("stopping")
 
