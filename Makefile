@@ -49,7 +49,7 @@ bench: dev bench-peers
 
 # Only the bench needs mvn and a JDK; without them it goes on without Flink and Kafka Streams.
 bench-peers:
-	@if command -v mvn javac >/dev/null; then $(MAKE) --no-print-directory data/peers/built; \
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then $(MAKE) --no-print-directory data/peers/built; \
 	else echo 'no mvn and javac: Flink and Kafka Streams are left out' >&2; fi
 
 data/peers/built: $(shell find benchmarks/peers/java -type f)

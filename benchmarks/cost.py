@@ -35,7 +35,8 @@ def run(command: Sequence[str], environ: Mapping[str, str], log: Path, broker_pi
     watch = _Watch(process.pid, before + patience_s)
     watch.start()
     assert process.stdout is not None
-    lines = process.stdout.read().splitlines()
+    with process.stdout as told:
+        lines = told.read().splitlines()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     watch.over.set()
