@@ -57,9 +57,10 @@ def measure(who: Contender, field: Field, *, then: Callable[[str], None] = lambd
 def _run(who: Contender, field: Field, what: Dataset, name: str, home: Path, out: str = "") -> Run:
     log = field.home / f"{who.name}.log"
     spent = cost.run(who.command, _environ(who, field, what, name, home, out), log, field.broker.pid, _PATIENCE_S)
-    if spent.status or not spent.lines:
+    lines = [line for line in spent.lines if line.startswith("{")]
+    if spent.status or not lines:
         raise SystemExit(f"{who.name} failed with {spent.status}: see {log}")
-    told: Run = json.loads(spent.lines[-1])
+    told: Run = json.loads(lines[-1])
     millions = told["events"] / 1e6
     return told | {
         "seconds": round(told["seconds"], 2),

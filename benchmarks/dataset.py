@@ -72,7 +72,7 @@ def loaded(home: Path, kafka_at: str, prefix: str, messages: int) -> Dataset:
     """The topics of that prefix: as a former run left them, else loaded now, with what must come of them."""
     note = home / f"{prefix}dataset.json"
     if note.exists():
-        found: Dataset = msgspec.json.decode(note.read_bytes(), type=Dataset)
+        found = kept(home, prefix)
         if found.messages == messages:
             return found
         raise SystemExit(f"{home} holds {found.messages:,} messages: name that number, or another --home")
@@ -84,6 +84,11 @@ def loaded(home: Path, kafka_at: str, prefix: str, messages: int) -> Dataset:
     made = Dataset(prefix, messages, events, records, here.partitions)
     note.write_bytes(msgspec.json.encode(made))
     return made
+
+
+def kept(home: Path, prefix: str) -> Dataset:
+    """The topics that a former run left."""
+    return msgspec.json.decode((home / f"{prefix}dataset.json").read_bytes(), type=Dataset)
 
 
 def expect_file(home: Path, prefix: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import cost
 from benchmarks.bench import summary
 from benchmarks.expect import Expected, digest, heard_once
+from benchmarks.profile import table
 from streams.simulate import Event
 
 NOON = "2026-01-31T12:00:00Z"
@@ -102,3 +103,19 @@ def test_ratios_are_of_the_same_round_and_of_the_best_peer() -> None:
     told = summary(3, results)
     assert told["ratios"] == {"ours/raw": 0.5, "ours/faust": 20.0, "ours/flink-heap": 2.0, "cpu ours/flink": 0.25}
     assert told["ours"] == {"events_per_s": 200, "cpu_s_per_million": 1.0, "wrong": 0}
+
+
+def test_a_sample_counts_for_the_deepest_function_of_ours() -> None:
+    """What it calls elsewhere is its cost; a pool's threads are as one, the folding process is another."""
+    fold = "<module> (streams/folding.py:1);fold (streams/fold.py:20)"
+    told = table([
+        'process 1:"x";thread (1): MainThread;run (streams/app.py:3);decode (schemas/events.py:7);loads (orjson.py:1) 5',
+        'process 1:"x";thread (2): store_0;insert (streams/store.py:9) 1',
+        'process 1:"x";thread (3): store_1;insert (streams/store.py:9) 1',
+        f'process 1:"x";process 2:"y";thread (4): MainThread;{fold} 3',
+    ])  # fmt: skip
+    assert [tuple(line) for line in told] == [
+        (0.5, "worker MainThread", "decode (schemas/events.py)", "loads (orjson.py)"),
+        (0.3, "folding MainThread", "fold (streams/fold.py)", ""),
+        (0.2, "worker store", "insert (streams/store.py)", ""),
+    ]
