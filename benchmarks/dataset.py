@@ -6,6 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +23,7 @@ from streams.settings import Settings
 
 RATE_PER_S: Final = 200.0
 _HOUR_MS: Final = 3_600_000
+_CHUNK: Final = 2_000
 # The local broker is made small; here it is given what a broker has. The last word among a JVM's options.
 _BROKER_JVM: Final = "-Xmx1g -XX:TieredStopAtLevel=4"
 
@@ -107,8 +111,26 @@ async def _load(here: Settings, what: simulate.Plan) -> int:
 
     async with kafka.producing(here) as client:
         outlet = Outlet(client, here)
-        await send_simulated(outlet, simulate.events(what), None, tell)
+        await send_simulated(outlet, _simulated(what), None, tell)
     return outlet.sent
+
+
+def _simulated(what: simulate.Plan) -> Iterator[simulate.Event]:
+    """The plan's events, made by another process: making them takes longer than producing them."""
+    ours, its = get_context("spawn").Pipe(duplex=False)
+    maker = get_context("spawn").Process(target=_make, args=(what, its), daemon=True)
+    maker.start()
+    its.close()
+    while chunk := ours.recv():
+        yield from map(simulate.Event._make, chunk)
+    maker.join()
+
+
+def _make(what: simulate.Plan, to: Connection) -> None:
+    events = map(tuple, simulate.events(what))
+    while chunk := list(islice(events, _CHUNK)):
+        to.send(chunk)
+    to.send([])
 
 
 async def _forget_half_loaded(here: Settings) -> None:

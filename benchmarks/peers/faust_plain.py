@@ -68,7 +68,8 @@ def emit(row: rows.Row) -> None:
 
 
 def settle(held: Held, final: rows.Row | None) -> Held:
-    emit(rows.outbound(held["send"], held.get("sent"), held.get("teller"), final))
+    sent_ms, _ = held.get("sent") or (None, "")
+    emit(rows.outbound(held["send"], sent_ms, held.get("teller"), final))
     return {"settled": True}
 
 
@@ -104,11 +105,12 @@ def take_receipt(held: Held, event: rows.Row, written_ms: int) -> Held:
         return settle(held, event) if "send" in held else held | {"final": event, "written": written_ms}
     if said != "sent":
         return held
-    at_ms = parse_rfc3339(event["occurred_at"]) or 0
-    held = held | {"sent": min(at_ms, held.get("sent", at_ms))}
-    if not TELLS.isdisjoint(event) and (at_ms, event["event_id"]) < tuple(held.get("told", (at_ms + 1,))):
-        held |= {"teller": event, "told": [at_ms, event["event_id"]]}
-    return held
+    mine, first = [parse_rfc3339(event["occurred_at"]), event["event_id"]], held.get("sent")
+    if mine == first:  # a copy: what the first one said counts
+        return held
+    is_first = first is None or mine < first
+    tells = not TELLS.isdisjoint(event) and (is_first or "teller" not in held)
+    return held | ({"sent": mine} if is_first else {}) | ({"teller": event} if tells else {})
 
 
 @app.agent(receives)

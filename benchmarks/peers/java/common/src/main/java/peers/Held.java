@@ -4,10 +4,10 @@ package peers;
 public final class Held {
     /** The send, until it settles; the first final receipt, when it is read before the send. */
     public byte[] send, fin;
-    /** The earliest intermediate receipt that tells a price or a network. */
+    /** The earliest `sent` receipt: its time and event_id; and the one, mostly this, that tells a price or a network. */
+    public long sentAt;
+    public String sentId;
     public byte[] teller;
-    public String tellerId;
-    public long tellerAt, sentAt;
     /** In log time: when `fin` was written, when a receipt is late, when all this may be forgotten. */
     public long finWritten, deadline, until;
     /** What was emitted; remembered, so that a copy of the send or receive is known as one. */

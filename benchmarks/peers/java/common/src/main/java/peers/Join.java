@@ -75,20 +75,14 @@ public final class Join {
 
     private void pass(Held held, Event e, byte[] json) {
         long at = Times.millis(e.occurred_at);
-        if (held.sentAt == 0 || at < held.sentAt) {
+        int order = held.sentId == null ? -1 : at != held.sentAt ? Long.compare(at, held.sentAt) : e.event_id.compareTo(held.sentId);
+        if (order == 0) return; // a copy: what the first one said counts
+        if (order < 0) {
             held.sentAt = at;
-            held.changed = true;
+            held.sentId = e.event_id;
         }
-        if (e.tellsPriceOrNetwork() && isEarlier(held, at, e.event_id)) {
-            held.teller = json;
-            held.tellerAt = at;
-            held.tellerId = e.event_id;
-            held.changed = true;
-        }
-    }
-
-    private static boolean isEarlier(Held held, long at, String id) {
-        return held.teller == null || at < held.tellerAt || (at == held.tellerAt && id.compareTo(held.tellerId) < 0);
+        if (e.tellsPriceOrNetwork() && (order < 0 || held.teller == null)) held.teller = json;
+        held.changed = true;
     }
 
     private Row settle(Held held, Event send, Event fin) {
@@ -107,7 +101,7 @@ public final class Join {
         }
         held.settled = held.changed = true;
         held.send = held.fin = held.teller = null;
-        held.tellerId = null;
+        held.sentId = null;
         return row.close(type, state);
     }
 

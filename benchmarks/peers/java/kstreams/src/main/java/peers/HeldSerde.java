@@ -18,10 +18,10 @@ final class HeldSerde {
     }
 
     private static byte[] write(Held h) {
-        byte[] id = h.tellerId == null ? null : h.tellerId.getBytes(StandardCharsets.UTF_8);
-        int size = 5 * 8 + 1 + 4 * 4 + length(h.send) + length(h.fin) + length(h.teller) + length(id);
+        byte[] id = h.sentId == null ? null : h.sentId.getBytes(StandardCharsets.UTF_8);
+        int size = 4 * 8 + 1 + 4 * 4 + length(h.send) + length(h.fin) + length(h.teller) + length(id);
         ByteBuffer b = ByteBuffer.allocate(size);
-        b.putLong(h.tellerAt).putLong(h.sentAt).putLong(h.finWritten).putLong(h.deadline).putLong(h.until);
+        b.putLong(h.sentAt).putLong(h.finWritten).putLong(h.deadline).putLong(h.until);
         b.put((byte) ((h.settled ? 1 : 0) | (h.received ? 2 : 0)));
         for (byte[] each : new byte[][] {h.send, h.fin, h.teller, id}) {
             b.putInt(length(each));
@@ -32,7 +32,6 @@ final class HeldSerde {
 
     private static Held read(ByteBuffer b) {
         Held h = new Held();
-        h.tellerAt = b.getLong();
         h.sentAt = b.getLong();
         h.finWritten = b.getLong();
         h.deadline = b.getLong();
@@ -44,7 +43,7 @@ final class HeldSerde {
         h.fin = bytes(b);
         h.teller = bytes(b);
         byte[] id = bytes(b);
-        h.tellerId = id == null ? null : new String(id, StandardCharsets.UTF_8);
+        h.sentId = id == null ? null : new String(id, StandardCharsets.UTF_8);
         return h;
     }
 
