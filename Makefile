@@ -53,8 +53,8 @@ bench-peers:
 	else echo 'no mvn and javac: Flink and Kafka Streams are left out' >&2; fi
 
 data/peers/built: $(shell find benchmarks/peers/java -type f)
-	rm -rf data/peers
-	mvn --quiet --batch-mode -f benchmarks/peers/java/pom.xml package -Dhome=$(CURDIR)/data/peers
+	@rm -rf data/peers
+	@mvn --quiet --batch-mode -f benchmarks/peers/java/pom.xml package -Dhome=$(CURDIR)/data/peers
 	@touch $@
 
 faults: dev

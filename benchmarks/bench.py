@@ -140,7 +140,14 @@ def _sink(who: Contender, field: Field, out: str) -> Run:
 
 def summary(events: int, results: dict[str, list[Run]]) -> dict[str, Any]:
     """Medians of each contender, and ours in relation to the others."""
-    fields = ("events_per_s", "rows_per_s", "cpu_s_per_million", "broker_cpu_s_per_million", "peak_mb")
+    fields = (
+        "events_per_s",
+        "second_half_per_s",
+        "rows_per_s",
+        "cpu_s_per_million",
+        "broker_cpu_s_per_million",
+        "peak_mb",
+    )
     told: dict[str, Any] = {"events": events}
     for name, runs in results.items():
         told[name] = {field: _median([run[field] for run in runs]) for field in fields if field in runs[0]}

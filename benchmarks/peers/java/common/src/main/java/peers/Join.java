@@ -1,9 +1,7 @@
 package peers;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
-import com.fasterxml.jackson.databind.ObjectReader;
 import com.fasterxml.jackson.databind.ObjectWriter;
-import com.fasterxml.jackson.module.blackbird.BlackbirdModule;
 import java.io.IOException;
 
 /**
@@ -15,14 +13,7 @@ public final class Join {
     /** A settled message is remembered a little longer than its window, for the copies of its events. */
     private static final long MEMORY_MS = WINDOW_MS + 60_000;
 
-    private final ObjectReader reader;
-    private final ObjectWriter writer;
-
-    public Join() {
-        ObjectMapper mapper = new ObjectMapper().registerModule(new BlackbirdModule());
-        reader = mapper.readerFor(Event.class);
-        writer = mapper.writerFor(Row.class);
-    }
+    private final ObjectWriter writer = new ObjectMapper().writerFor(Row.class);
 
     /** Takes an event, `topic` being its place in `Run.TOPICS`; returns the row it leads to, or null. */
     public byte[] take(Held held, int topic, byte[] json, long written) {
@@ -105,9 +96,9 @@ public final class Join {
         return row.close(type, state);
     }
 
-    private Event read(byte[] json) {
+    private static Event read(byte[] json) {
         try {
-            return reader.readValue(json);
+            return Event.read(json);
         } catch (IOException e) {
             throw new IllegalStateException(e);
         }

@@ -88,6 +88,9 @@ public final class Flink {
     private static Configuration settings() {
         Configuration c = new Configuration();
         c.setString("state.backend.type", Run.STATE.equals("memory") ? "hashmap" : "rocksdb");
+        c.setString("state.backend.rocksdb.timer-service.factory", "HEAP");
+        c.setString("state.backend.rocksdb.thread.num", "2");
+        c.setString("state.backend.rocksdb.predefined-options", "FLASH_SSD_OPTIMIZED");
         c.setString("execution.checkpointing.interval", Run.COMMIT_MS + " ms");
         c.setString("execution.checkpointing.storage", "filesystem");
         c.setString("execution.checkpointing.dir", "file://" + Run.HOME + "/checkpoints");
