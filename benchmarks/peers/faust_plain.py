@@ -68,8 +68,7 @@ def emit(row: rows.Row) -> None:
 
 
 def settle(held: Held, final: rows.Row | None) -> Held:
-    sent_ms, _ = held.get("sent") or (None, "")
-    emit(rows.outbound(held["send"], sent_ms, held.get("teller"), final))
+    emit(rows.outbound(held["send"], held.get("sent"), held.get("teller"), final))
     return {"settled": True}
 
 
@@ -105,12 +104,13 @@ def take_receipt(held: Held, event: rows.Row, written_ms: int) -> Held:
         return settle(held, event) if "send" in held else held | {"final": event, "written": written_ms}
     if said != "sent":
         return held
-    mine, first = [parse_rfc3339(event["occurred_at"]), event["event_id"]], held.get("sent")
-    if mine == first:  # a copy: what the first one said counts
+    at_ms, heard = parse_rfc3339(event["occurred_at"]) or 0, held.get("heard", [])
+    if [at_ms, event["event_id"]] in heard:  # a copy: what the first one said counts
         return held
-    is_first = first is None or mine < first
+    is_first = not heard or at_ms < held["sent"]
     tells = not TELLS.isdisjoint(event) and (is_first or "teller" not in held)
-    return held | ({"sent": mine} if is_first else {}) | ({"teller": event} if tells else {})
+    held = held | {"heard": [*heard, [at_ms, event["event_id"]]]}
+    return held | ({"sent": at_ms} if is_first else {}) | ({"teller": event} if tells else {})
 
 
 @app.agent(receives)

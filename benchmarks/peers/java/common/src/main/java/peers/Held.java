@@ -4,9 +4,9 @@ package peers;
 public final class Held {
     /** The send, until it settles; the first final receipt, when it is read before the send. */
     public byte[] send, fin;
-    /** The earliest `sent` receipt: its time and event_id; and the one, mostly this, that tells a price or a network. */
+    /** The `sent` receipts by time and event_id; when the first was; the one, mostly this, that tells price or network. */
+    public String heard;
     public long sentAt;
-    public String sentId;
     public byte[] teller;
     /** In log time: when `fin` was written, when a receipt is late, when all this may be forgotten. */
     public long finWritten, deadline, until;

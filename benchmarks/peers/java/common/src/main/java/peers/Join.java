@@ -64,15 +64,15 @@ public final class Join {
         return null;
     }
 
-    private void pass(Held held, Event e, byte[] json) {
+    private static void pass(Held held, Event e, byte[] json) {
         long at = Times.millis(e.occurred_at);
-        int order = held.sentId == null ? -1 : at != held.sentAt ? Long.compare(at, held.sentAt) : e.event_id.compareTo(held.sentId);
-        if (order == 0) return; // a copy: what the first one said counts
-        if (order < 0) {
-            held.sentAt = at;
-            held.sentId = e.event_id;
-        }
-        if (e.tellsPriceOrNetwork() && (order < 0 || held.teller == null)) held.teller = json;
+        String mine = at + " " + e.event_id + "\n";
+        if (held.heard == null) held.heard = mine;
+        else if (held.heard.contains(mine)) return; // a copy: what the first one said counts
+        else held.heard += mine;
+        boolean isFirst = held.sentAt == 0 || at < held.sentAt;
+        if (isFirst) held.sentAt = at;
+        if (e.tellsPriceOrNetwork() && (isFirst || held.teller == null)) held.teller = json;
         held.changed = true;
     }
 
@@ -92,7 +92,7 @@ public final class Join {
         }
         held.settled = held.changed = true;
         held.send = held.fin = held.teller = null;
-        held.sentId = null;
+        held.heard = null;
         return row.close(type, state);
     }
 

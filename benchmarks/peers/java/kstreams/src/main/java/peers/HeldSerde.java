@@ -18,12 +18,12 @@ final class HeldSerde {
     }
 
     private static byte[] write(Held h) {
-        byte[] id = h.sentId == null ? null : h.sentId.getBytes(StandardCharsets.UTF_8);
-        int size = 4 * 8 + 1 + 4 * 4 + length(h.send) + length(h.fin) + length(h.teller) + length(id);
+        byte[] heard = h.heard == null ? null : h.heard.getBytes(StandardCharsets.UTF_8);
+        int size = 4 * 8 + 1 + 4 * 4 + length(h.send) + length(h.fin) + length(h.teller) + length(heard);
         ByteBuffer b = ByteBuffer.allocate(size);
         b.putLong(h.sentAt).putLong(h.finWritten).putLong(h.deadline).putLong(h.until);
         b.put((byte) ((h.settled ? 1 : 0) | (h.received ? 2 : 0)));
-        for (byte[] each : new byte[][] {h.send, h.fin, h.teller, id}) {
+        for (byte[] each : new byte[][] {h.send, h.fin, h.teller, heard}) {
             b.putInt(length(each));
             if (each != null) b.put(each);
         }
@@ -42,8 +42,8 @@ final class HeldSerde {
         h.send = bytes(b);
         h.fin = bytes(b);
         h.teller = bytes(b);
-        byte[] id = bytes(b);
-        h.sentId = id == null ? null : new String(id, StandardCharsets.UTF_8);
+        byte[] heard = bytes(b);
+        h.heard = heard == null ? null : new String(heard, StandardCharsets.UTF_8);
         return h;
     }
 
