@@ -13,7 +13,10 @@ import pytest
 from benchmarks import cost
 from benchmarks.bench import summary
 from benchmarks.expect import Expected, digest, heard_once
+from benchmarks.peers import once, rows
+from benchmarks.peers.rows import COMPARED
 from benchmarks.profile import table
+from streams import simulate
 from streams.simulate import Event
 
 NOON = "2026-01-31T12:00:00Z"
@@ -119,3 +122,37 @@ def test_a_sample_counts_for_the_deepest_function_of_ours() -> None:
         (0.3, "folding MainThread", "fold (streams/fold.py)", ""),
         (0.2, "worker store", "insert (streams/store.py)", ""),
     ]
+
+
+def rows_of(log: Sequence[Event]) -> list[rows.Row]:
+    """What plain Faust makes of it, without Faust."""
+    held: dict[str, once.Held] = {}
+    made: list[rows.Row | None] = []
+    for event in log:
+        fields = orjson.loads(event.value)
+        mid = fields["message_id"]
+        if event.topic != "receives":
+            take = once.send if event.topic == "sends" else once.receipt
+            held[mid], row = take(held.get(mid, {}), fields, event.at_ms)
+            made.append(row)
+        elif f"in {mid}" not in held:
+            held[f"in {mid}"] = {}
+            made.append(rows.inbound(fields))
+    made += [once.expire(each) for each in held.values() if "send" in each]
+    return [row for row in made if row]
+
+
+def test_peers_that_settle_once_make_what_is_expected_of_them() -> None:
+    """Of traffic that is mostly copied, late, early and reordered, read in the order of the log or sends first."""
+    plan = simulate.Plan(
+        2_000, 5, NOON_MS, broken_share=0.0, altered_share=0.3, duplicate_share=0.2, early_share=0.1,
+        reordered_share=0.2, late_share=0.05, conflict_share=0.02,
+    )  # fmt: skip
+    log = list(simulate.events(plan))
+    sends_first = sorted(log, key=lambda event: event.topic == "receipts")
+    told = simulate.expected(heard_once(event for event in sends_first if not event.broken)).records
+    wanted = {(row["direction"], row["message_id"], digest(row, COMPARED)) for row in told.values()}
+    for order in (log, sends_first):
+        made = rows_of(order)
+        assert len(made) == len(wanted)
+        assert {(row["direction"], row["message_id"], digest(row, COMPARED)) for row in made} == wanted
