@@ -28,6 +28,10 @@ _MAIN, _FEW = "mdr.", "few."
 Run = dict[str, Any]
 
 
+class Failed(Exception):
+    """A contender did not get to its end; one sentence."""
+
+
 class Field(NamedTuple):
     """Where it all takes place."""
 
@@ -45,12 +49,14 @@ def measure(who: Contender, field: Field, *, then: Callable[[str], None] = lambd
     home = field.home / "run"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
-    told = _run(who, field, what, name, home)
-    if who.ends:
-        told |= _check(who, field, what, home, f"{name}-out")
-    then(f"{name}-out")
-    asyncio.run(_forget(field.broker.bootstrap, name))
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        told = _run(who, field, what, name, home)
+        if who.ends:
+            told |= _check(who, field, what, home, f"{name}-out")
+        then(f"{name}-out")
+    finally:
+        asyncio.run(_forget(field.broker.bootstrap, name))
+        shutil.rmtree(home, ignore_errors=True)
     return told
 
 
@@ -59,7 +65,7 @@ def _run(who: Contender, field: Field, what: Dataset, name: str, home: Path, out
     spent = cost.run(who.command, _environ(who, field, what, name, home, out), log, field.broker.pid, _PATIENCE_S)
     lines = [line for line in spent.lines if line.startswith("{")]
     if spent.status or not lines:
-        raise SystemExit(f"{who.name} failed with {spent.status}: see {log}")
+        raise Failed(f"{who.name} failed with {spent.status}: see {log}")
     told: Run = json.loads(lines[-1])
     millions = told["events"] / 1e6
     return told | {
@@ -120,7 +126,10 @@ def _rounds(field: Field, chosen: list[Contender], rounds: int) -> dict[str, lis
             if who.name == SINK or (who.name == FAUST and turn):
                 continue
             then = sink_from if who.ends == "topic" else lambda _: None
-            note(who.name, measure(who, field, then=then))
+            try:
+                note(who.name, measure(who, field, then=then))
+            except Failed as e:
+                print(f"  {e}", file=sys.stderr)
     return {name: runs for name, runs in results.items() if runs}
 
 
@@ -214,6 +223,8 @@ def main() -> None:
     """Runs the benchmark."""
     options = _options()
     home, chosen = options.home.absolute(), _chosen(options)
+    if not chosen:
+        raise SystemExit("nobody is left to run")
     if not options.keep:
         shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True, exist_ok=True)
@@ -224,10 +235,13 @@ def main() -> None:
         for each in sets.values():
             print(f"{each.prefix}*: {each.events:,} events of {each.messages:,} messages, lz4", file=sys.stderr)
         field = Field(home, broker, sets, options.threads, options.commit_ms)
-        results = _rounds(field, chosen, options.rounds) if chosen else {}
+        results = _rounds(field, chosen, options.rounds)
     if not options.keep:
         shutil.rmtree(home, ignore_errors=True)
-    print(json.dumps(summary(next(iter(sets.values())).events, results)))
+    told = summary(next(iter(sets.values())).events, results)
+    print(json.dumps(told))
+    # Speed without the right result is none.
+    sys.exit(len(results) < len(chosen) or any(run.get("wrong") for runs in results.values() for run in runs))
 
 
 if __name__ == "__main__":
