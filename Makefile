@@ -8,12 +8,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MEASURES := latency memory recovery disk parts plan
 
-.PHONY: help install dev demo test lint types bench bench-query growth $(MEASURES) faults faults-long vendors wheel clean
+.PHONY: help install dev demo test lint types bench bench-peers bench-query growth $(MEASURES) faults faults-long vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
 	@echo 'make lint    ruff;  make types    mypy --strict'
-	@echo 'make bench   events per second beside the raw limit of reading and decoding'
+	@echo 'make bench   events per second beside the raw limit and beside Flink, Kafka Streams, ClickHouse alone, plain Faust'
 	@echo 'make growth  throughput against what grows (SERIES="open late" for some);  make $(MEASURES)'
 	@echo 'make faults  ten minutes of kills and outages against real processes (faults-long: an hour)'
 	@echo 'make vendors the vendors'"'"' own clients against our API;  make bench-query: the query side;  make wheel'
@@ -50,8 +50,18 @@ lint: dev
 types: dev
 	$(BIN)/mypy
 
-bench: dev
+bench: dev bench-peers
 	$(BIN)/python -m benchmarks.bench
+
+# Only the bench needs mvn and a JDK; without them it goes on without Flink and Kafka Streams.
+bench-peers:
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then $(MAKE) --no-print-directory data/peers/built; \
+	else echo 'no mvn and javac: Flink and Kafka Streams are left out' >&2; fi
+
+data/peers/built: $(shell find benchmarks/peers/java -type f)
+	@rm -rf data/peers
+	@mvn --quiet --batch-mode -f benchmarks/peers/java/pom.xml package -Dhome=$(CURDIR)/data/peers
+	@touch $@
 
 faults: dev
 	$(BIN)/python -m tests.faults --seconds 540
