@@ -3,7 +3,6 @@
 #include "native.h"
 
 #define FINAL_RANK 2
-#define RECEIPTS_MAX 320
 
 enum { L_SEND, L_RECEIPTS, L_DEADLINE_MS, L_SETTLED_MS, L_SAVED, L_PLACED, L_PARTS, L_COUNT };
 enum { R_MESSAGE_ID, R_EVENT_ID, R_STATE, R_COUNT };
@@ -36,10 +35,10 @@ static int same_event(Joiner *j, PyObject *a, PyObject *b)
 }
 
 /* Whether the receipt is new to what is known: certainly (SURE), or perhaps not (DOUBT). */
-static Answer is_new(Joiner *j, PyObject *known, PyObject *receipt)
+static Answer is_new(Joiner *j, PyObject *known, PyObject *receipt, Py_ssize_t receipts_max)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(known);
-    if (count >= RECEIPTS_MAX) return DOUBT;
+    if (count >= receipts_max) return DOUBT;
     for (Py_ssize_t n = 0; n < count; n++) {
         int same = same_event(j, PyTuple_GET_ITEM(known, n), receipt);
         if (same) return same < 0 ? FAILED : DOUBT;
@@ -64,21 +63,21 @@ static bool is_final(PyObject *state)
     return first != 'q' && first != 's';
 }
 
-/* Whether nothing of a message is anywhere but in memory: to settle it there is nothing to take back. */
-static bool is_unwritten(PyObject *life, const Py_ssize_t *at)
+/* Whether nothing of a message is in the store: to settle it there is nothing to take back there. */
+static bool is_unsaved(PyObject *life, const Py_ssize_t *at)
 {
-    return slot_get(life, at[L_SAVED]) == Py_False && slot_get(life, at[L_PLACED]) == Py_False
-        && PyTuple_GET_SIZE(slot_get(life, at[L_PARTS])) == 0;
+    return slot_get(life, at[L_SAVED]) == Py_False && PyTuple_GET_SIZE(slot_get(life, at[L_PARTS])) == 0;
 }
 
 static int settle(PyObject *const *sets, PyObject *id, PyObject *life, const Py_ssize_t *at, PyObject *now_ms)
 {
-    PyObject *lives = sets[0], *fresh = sets[1], *dirty = sets[2];
+    PyObject *lives = sets[0], *fresh = sets[1], *dirty = sets[2], *placed = sets[3];
     slot_set(life, at[L_SETTLED_MS], Py_NewRef(now_ms));
+    if (slot_get(life, at[L_PLACED]) == Py_True && PyList_Append(placed, life)) return -1;
     return PyDict_SetItem(fresh, id, life) || PyDict_DelItem(lives, id) || PySet_Discard(dirty, id) < 0 ? -1 : 0;
 }
 
-static Answer join_receipt(Joiner *j, PyObject *const *sets, PyObject *receipt, PyObject *now_ms)
+static Answer join_receipt(Joiner *j, PyObject *const *sets, PyObject *receipt, PyObject *now_ms, Py_ssize_t receipts_max)
 {
     PyObject *id = get(&j->receipts, receipt, R_MESSAGE_ID);
     PyObject *life = id ? PyDict_GetItemWithError(sets[0], id) : NULL, *state = NULL;
@@ -89,7 +88,7 @@ static Answer join_receipt(Joiner *j, PyObject *const *sets, PyObject *receipt, 
         state = at ? get(&j->receipts, receipt, R_STATE) : NULL;
         bool ends = state && slot_get(life, at[L_SEND]) != Py_None && is_final(state);
         if (!state) answer = FAILED;
-        else if (!ends || is_unwritten(life, at)) answer = is_new(j, known, receipt);
+        else if (!ends || is_unsaved(life, at)) answer = is_new(j, known, receipt, receipts_max);
         if (answer == SURE) {
             Py_INCREF(life);
             int failed = append(life, at[L_RECEIPTS], known, receipt)
@@ -103,23 +102,27 @@ static Answer join_receipt(Joiner *j, PyObject *const *sets, PyObject *receipt, 
     return answer;
 }
 
-/* receipts(events, lives, fresh, dirty, now_ms, other) -> how many it merged; `other` takes an event that is not plain. */
+/* receipts(events, lives, fresh, dirty, placed, now_ms, receipts_max, other) -> how many it merged. To `placed` go the lives it settled
+ * whose deadlines are kept track of; `other` takes an event that is not plain. */
 static PyObject *joiner_receipts(Joiner *j, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 6 || !PyList_Check(args[0]) || !PyDict_Check(args[1]) || !PyDict_Check(args[2]) || !PySet_Check(args[3])) {
-        PyErr_SetString(PyExc_TypeError, "events, lives, fresh, dirty, now_ms and a function are wanted");
+    if (nargs != 8 || !PyList_Check(args[0]) || !PyDict_Check(args[1]) || !PyDict_Check(args[2]) || !PySet_Check(args[3])
+        || !PyList_Check(args[4])) {
+        PyErr_SetString(PyExc_TypeError, "events, lives, fresh, dirty, placed, now_ms, a limit and a function are wanted");
         return NULL;
     }
     long merged = 0;
+    Py_ssize_t receipts_max = PyLong_AsSsize_t(args[6]);
+    if (PyErr_Occurred()) return NULL;
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(args[0]); n++) {
         PyObject *pair = PyList_GET_ITEM(args[0], n), *receipt = PyTuple_GET_ITEM(pair, 0);
-        Answer answer = join_receipt(j, args + 1, receipt, args[4]);
+        Answer answer = join_receipt(j, args + 1, receipt, args[5], receipts_max);
         if (answer == FAILED) return NULL;
         if (answer == SURE) {
             merged++;
             continue;
         }
-        PyObject *done = PyObject_CallFunctionObjArgs(args[5], receipt, PyTuple_GET_ITEM(pair, 1), args[4], NULL);
+        PyObject *done = PyObject_CallFunctionObjArgs(args[7], receipt, PyTuple_GET_ITEM(pair, 1), args[5], NULL);
         if (!done) return NULL;
         Py_DECREF(done);
     }

@@ -27,5 +27,6 @@ class Joiner:
         young: list[str], now_ms: int, window_ms: int, late_ms: int, other: Any, /,
     ) -> int: ...  # fmt: skip
     def receipts(
-        self, events: list[Any], lives: Any, fresh: Any, dirty: set[str], now_ms: int, other: Any, /
-    ) -> int: ...
+        self, events: list[Any], lives: Any, fresh: Any, dirty: set[str], placed: list[Any], now_ms: int,
+        receipts_max: int, other: Any, /,
+    ) -> int: ...  # fmt: skip

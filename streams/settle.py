@@ -86,8 +86,13 @@ class Partition(Lives):
     def add_receipts(self, events: list[tuple[Receipt, Entry]], now_ms: int) -> None:
         """Merges receipts in log order: into open and settled messages, else they wait for their send."""
         if _joiner is not None:
-            merged = _joiner.receipts(events, self.lives, self.fresh, self._dirty, now_ms, self._take_receipt)
+            placed: list[Life] = []
+            merged = _joiner.receipts(
+                events, self.lives, self.fresh, self._dirty, placed, now_ms, join.RECEIPTS_MAX, self._take_receipt
+            )
             self.counts.merged += merged
+            for life in placed:
+                self._leave_wheels(life)
         else:
             for receipt, entry in events:
                 self._take_receipt(receipt, entry, now_ms)

@@ -10,12 +10,13 @@ and says which name moved.
 
 import asyncio
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import aiokafka
-from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
@@ -34,6 +35,7 @@ from streams.effects import Entry
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 POLL_RECORDS_MAX: Final = 6_000
+_SHARE_RECORDS_MAX: Final = 1_000
 _FETCH_BYTES_MAX: Final = 1 << 20
 # Of log time, by which one partition may be read ahead of another.
 _AHEAD_MS_MAX: Final = 10_000
@@ -99,12 +101,21 @@ def _as_read(_: TopicPartition, record: Any) -> Any:
     return record
 
 
-def _hand_out_as_read(fetcher: Any) -> None:
-    """Leaves what was fetched as the record reader made it: a `ConsumerRecord` of it would cost half of reading."""
+def _share(take: Callable[[int], Any], records_max: int) -> Any:
+    return take(min(records_max, _SHARE_RECORDS_MAX))
+
+
+def _hand_out_in_shares(fetcher: Any) -> None:
+    """Leaves what was fetched as the record reader made it, a `ConsumerRecord` of it would cost half of reading.
+
+    And hands it out a share a partition at a time: one fetch may hold minutes of a partition's log, and what belongs
+    together would wait for each other in memory for as long.
+    """
     for result in fetcher._records.values():
         unread = getattr(result, "_partition_records", None)
-        if unread is not None:
+        if unread is not None and unread._consumer_record is not _as_read:
             unread._consumer_record = _as_read
+            result.getall = partial(_share, result.getall)
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -158,7 +169,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
             return {}
         generation = consumer._coordinator.generation
         before = {tp: state.position for tp, state in _states(consumer)}
-        _hand_out_as_read(consumer._fetcher)
+        _hand_out_in_shares(consumer._fetcher)
         records = await super()._fetch_records(consumer, self._abreast(consumer, active), 0, max_records)
         for tp, entries in records.items():
             self.newest_ms[tp] = entries[-1].timestamp
@@ -307,6 +318,7 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (aiokafka.AIOKafkaConsumer, "committed", "(self, partition)"),
     (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
     (Fetcher, "_create_fetch_waiter", "(self)"),
+    (FetchResult, "getall", "(self, max_records)"),
     (PartitionRecords, "_consumer_record", "(self, tp, record)"),
     (SubscriptionState, "reassignment_in_progress", None),
 )
