@@ -23,6 +23,7 @@ from streams.clock import clock_ms
 from streams.produce import Outlet, send_simulated
 from tests import pipeline
 from tests.faults.processes import Clickhouse, Killable
+from tests.leaks import secrets_of
 from tests.test_stopping import MDR, free_port, get, until
 
 
@@ -81,22 +82,6 @@ def test_what_repeats_is_held_back_and_counted() -> None:
 # ---- a real run ----------------------------------------------------------------------------------------------
 
 
-def secrets_of(events: list[simulate.Event]) -> set[str]:
-    """Every number and body that was produced, in all the ways it may be written."""
-    found: set[str] = set()
-    for event in events:
-        try:
-            fields = json.loads(event.value)
-        except ValueError:
-            continue
-        if isinstance(fields, dict):
-            texts = [fields.get(name) for name in ("from", "to", "external_number", "billing_number", "body")]
-            found |= {text for text in texts if isinstance(text, str)}
-    numbers = {text.lstrip("+") for text in found if re.fullmatch(r"\+?[0-9]{9,15}", text)}
-    bodies = {json.dumps(text)[1:-1] for text in found if len(text) > 8} | {text for text in found if len(text) > 8}
-    return numbers | bodies
-
-
 def ask(port: int, home: Path, number: str) -> str:
     """Requests that fail and that do not, with a number in the path and in the query; returns the secret used."""
     operator = operator_file.read(home)
@@ -142,7 +127,7 @@ async def run(kafka_at: str, home: Path) -> tuple[str, set[str]]:
         await until(lambda: get(port, "/readyz")[0] == 200, worker)
         worker.signal(signal.SIGTERM)
         assert await worker.ended(20) is not None
-        return worker.log.read_text(), secrets_of(events) | {secret}
+        return worker.log.read_text(), secrets_of(e.value for e in events) | {secret}
     finally:
         await worker.kill()
         assert store.process is not None

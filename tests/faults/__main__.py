@@ -14,6 +14,7 @@ from typing import Any
 from tests.faults.nemesis import World
 from tests.faults.scenario import WINDOW_MS
 from tests.faults.verdict import Verdict, judge
+from tests.leaks import secrets_of
 
 
 def plan(world: World, short: bool) -> list[tuple[str, Any]]:
@@ -76,7 +77,18 @@ async def run(seconds: float, seed: int, home: Path, rate_per_s: float, only: st
     await world.reader.sample()
     verdict = await judge(world.reader, WINDOW_MS, time.time_ns() // 1_000_000, world.skipped)
     await world.close()
+    world.problems += leaks(home, [value for _, _, value in world.reader.log.values()])
     return report(world, verdict, time.monotonic() - began)
+
+
+def leaks(home: Path, values: list[bytes | None]) -> list[str]:
+    """A sentence for each log of a worker that holds a number or a body of what was produced."""
+    secrets = secrets_of(values)
+    logs = {path.name: path.read_text(errors="replace") for path in home.glob("worker*.log")}
+    if not logs:
+        return ["no worker has left a log"]
+    told = {name: sum(secret in text for secret in secrets) for name, text in logs.items()}
+    return [f"{name} tells {count} numbers and bodies" for name, count in told.items() if count]
 
 
 def report(world: World, verdict: Verdict, took_s: float) -> int:
