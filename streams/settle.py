@@ -50,14 +50,12 @@ class Partition(Lives):
     def _take_send(self, send: Send, entry: Entry, suspects: set[int], held: list[Held], now_ms: int) -> None:
         mid = send.message_id
         life = self._life(mid)
-        if (suspects and hash(mid) in suspects) or (self._held and mid in self._held):
+        is_late = entry.timestamp - send.occurred_ms > REMEMBER_MS and (life is None or life.send is None)
+        if is_late or mid in self._held or (suspects and hash(mid) in suspects):
             held.append(Held(send, entry, self._unwritten_orphans(mid)))
             self._held.add(mid)
         elif life is not None and life.send is not None:
             self._repeated(life.send, send, entry, "sends")
-        elif entry.timestamp - send.occurred_ms > REMEMBER_MS:
-            held.append(Held(send, entry, self._unwritten_orphans(mid)))
-            self._held.add(mid)
         else:
             self._open(send, entry, life, now_ms)
 
