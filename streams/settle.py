@@ -85,9 +85,8 @@ class Partition(Lives):
         """Merges receipts in log order: into open and settled messages, else they wait for their send."""
         if _joiner is not None:
             placed: list[Life] = []
-            merged = _joiner.receipts(
-                events, self.lives, self.fresh, self._dirty, placed, now_ms, join.RECEIPTS_MAX, self._take_receipt
-            )
+            sets = events, self.lives, self.fresh, self._dirty, placed
+            merged = _joiner.receipts(*sets, now_ms, join.RECEIPTS_MAX, self._take_receipt)
             self.counts.merged += merged
             for life in placed:
                 self._leave_wheels(life)
