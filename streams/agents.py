@@ -1,8 +1,9 @@
 """The worker: a Faust app with one agent a topic, and what ties its batches to the flow, the store and the offsets."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -26,6 +27,8 @@ from streams.watchdog import STUCK_MS_MAX, Watchdog
 
 log = logging.getLogger(__name__)
 _TICK_S: Final = 0.25
+# The store is asked about waiting receipts every so many ticks: a question costs much the same for one id as for ten.
+_ASK_TICKS: Final = 4
 _REVOKE_TIMEOUT_S: Final = 3.0
 _ENDS_TIMEOUT_S: Final = 5.0
 _SAMPLE_EVERY: Final = 997
@@ -198,7 +201,7 @@ class Worker:
         self._tally.events[topic] += len(entries)
         held = self.flow.batch(topic, shard, entries, self._clock())
         if held:
-            found = await self._lookup([h.event.message_id for h in held])
+            found = await self._lookup([h.event.message_id for h in held], self.flow.brief(shard, held))
             if batch.generation != self.barrier.generation:
                 return
             self.flow.resume(topic, shard, entries, held, found, self._clock())
@@ -238,8 +241,8 @@ class Worker:
                     )  # fmt: skip
                 self._tally.misplaced += 1
 
-    async def _lookup(self, ids: list[str]) -> dict[str, Found]:
-        return await self._retry_read(self._reader.lookup, ids)
+    async def _lookup(self, ids: list[str], brief: Set[str] = frozenset()) -> dict[str, Found]:
+        return await self._retry_read(self._reader.lookup, ids, brief)
 
     async def _read(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, call, *args)
@@ -247,13 +250,13 @@ class Worker:
     # ---- time ----------------------------------------------------------------------------------------------
 
     async def _tick_forever(self) -> None:
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(_TICK_S)
             await self._find_ends()
             now_ms = self._clock()
             self._watch()
             partitions = dict(self.flow.partitions)
-            asked = self.flow.tick(now_ms)
+            asked = self.flow.tick(now_ms, ask=turn % _ASK_TICKS == 0)
             found = await self._lookup([mid for ids in asked.values() for mid in ids]) if asked else {}
             for shard, ids in asked.items():
                 if self.flow.partitions.get(shard) is partitions[shard]:

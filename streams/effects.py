@@ -80,10 +80,11 @@ class Progress(Protocol):
 
 
 class Found(NamedTuple):
-    """What the store knows of one message id."""
+    """What the store knows of one message id, by direction: the record, or in brief the `event_id` it began with."""
 
     records: dict[str, Record]
     orphans: tuple[Receipt, ...]
+    begun: dict[str, str]
 
 
 class Rows(NamedTuple):

@@ -66,6 +66,12 @@ class Flow:
         partition.counts.events += len(held)
         partition.advance(topic, entries, now_ms)
 
+    def brief(self, shard: int, held: Sequence[Held]) -> set[str]:
+        """Of held events the ids where it is enough to know how their record began: no receipts may have to join it."""
+        lives = self.partitions[shard].lives
+        ids = {h.event.message_id for h in held} - {h.event.message_id for h in held if h.orphans}
+        return ids.difference(lives)
+
     def _decode(
         self, partition: Partition, topic: str, entries: Sequence[Entry], now_ms: int
     ) -> list[tuple[Any, Entry]]:
@@ -74,6 +80,6 @@ class Flow:
             partition.refuse(topic, entry, rejected.reason, rejected.detail)
         return events
 
-    def tick(self, now_ms: int) -> dict[int, list[str]]:
-        """Lets time pass; returns by partition the ids of waiting receipts to ask the store about."""
-        return {shard: ids for shard, partition in self.partitions.items() if (ids := partition.tick(now_ms))}
+    def tick(self, now_ms: int, *, ask: bool = True) -> dict[int, list[str]]:
+        """Lets time pass; returns by partition the ids of waiting receipts to ask the store about, if it may be."""
+        return {shard: ids for shard, p in self.partitions.items() if (ids := p.tick(now_ms, ask=ask))}

@@ -19,6 +19,7 @@ from streams.lives import Lives, saved_version
 from streams.recent import hashes
 
 REMEMBER_MS: Final = 600_000
+_NOTHING: Final = Found({}, (), {})
 # Takes the plain events of a batch, nine of ten (native/join.c); the rules of all are in `_take_send`, `_take_receipt`.
 _joiner: Final[Any] = None if native is None else native.Joiner(Life(), Send, Receipt)
 
@@ -55,7 +56,7 @@ class Partition(Lives):
             held.append(Held(send, entry, self._unwritten_orphans(mid)))
             self._held.add(mid)
         elif life is not None and life.send is not None:
-            self._repeated(life.send, send, entry, "sends")
+            self._repeated(life.send.event_id, send, entry, "sends")
         else:
             self._open(send, entry, life, now_ms)
 
@@ -68,7 +69,7 @@ class Partition(Lives):
             mid = receive.message_id
             known = self.fresh_inbound.get(mid) or self.flushing_inbound.get(mid)
             if known is not None:
-                self._repeated(known, receive, entry, "receives")
+                self._repeated(known.event_id, receive, entry, "receives")
             elif (
                 (suspects and hash(mid) in suspects)
                 or entry.timestamp - receive.occurred_ms > REMEMBER_MS
@@ -116,8 +117,8 @@ class Partition(Lives):
         suspects = self._recent[direction].seen(wanted)
         return suspects | self._orphaned.seen(wanted) if direction == "outbound" else suspects
 
-    def _repeated(self, known: Send | Receive, event: Send | Receive, entry: Entry, topic: str) -> None:
-        if known.event_id == event.event_id:
+    def _repeated(self, known_id: str, event: Send | Receive, entry: Entry, topic: str) -> None:
+        if known_id == event.event_id:
             self.counts.duplicates += 1
         else:
             self.refuse(topic, entry, "conflict", "message_id: known with another event_id")
@@ -196,15 +197,18 @@ class Partition(Lives):
             mid = send.message_id
             self._held.discard(mid)
             life = self._life(mid)
-            known = found.get(mid, Found({}, ()))
+            known = found.get(mid, _NOTHING)
             orphans = (*known.orphans, *unwritten)
             if life is not None and life.send is not None:
-                self._repeated(life.send, send, entry, "sends")
+                self._repeated(life.send.event_id, send, entry, "sends")
                 self._merge_into(mid, life, orphans, now_ms)
             elif (stored := self._stored(mid, known)) is not None:
                 assert stored.send is not None
-                self._repeated(stored.send, send, entry, "sends")
+                self._repeated(stored.send.event_id, send, entry, "sends")
                 self._merge_waiting(mid, life, stored, orphans, now_ms)
+            elif "outbound" in known.begun:
+                # Receipts that began to wait meanwhile have their own question open.
+                self._repeated(known.begun["outbound"], send, entry, "sends")
             else:
                 self._open(send, entry, self._adopt(mid, life, orphans) if orphans else life, now_ms)
         self._outlived.clear()
@@ -218,14 +222,13 @@ class Partition(Lives):
             receive = cast(Receive, event)
             mid = receive.message_id
             first = self.fresh_inbound.get(mid) or self.flushing_inbound.get(mid)
-            known = found.get(mid)
+            known = found.get(mid, _NOTHING)
             if first is not None:
-                self._repeated(first, receive, entry, "receives")
-            elif known is not None and "inbound" in known.records:
-                if known.records["inbound"].timeline_event_id[0] == receive.event_id:
-                    self.counts.duplicates += 1
-                else:
-                    self.refuse("receives", entry, "conflict", "message_id: known with another event_id")
+                self._repeated(first.event_id, receive, entry, "receives")
+            elif "inbound" in known.records:
+                self._repeated(known.records["inbound"].timeline_event_id[0], receive, entry, "receives")
+            elif "inbound" in known.begun:
+                self._repeated(known.begun["inbound"], receive, entry, "receives")
             else:
                 self.fresh_inbound[mid] = receive
                 self.counts.merged += 1
@@ -240,7 +243,7 @@ class Partition(Lives):
             if life is None:
                 continue
             self._asking.discard(mid)
-            known = found.get(mid, Found({}, ()))
+            known = found.get(mid, _NOTHING)
             if "outbound" in known.records:
                 self._merge_waiting(mid, life, join.restore(known.records["outbound"]), known.orphans, now_ms)
             else:
@@ -249,7 +252,8 @@ class Partition(Lives):
 
     def _recall(self, ids: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
         """Remembers what the store has a record of: another owner may have settled it after we read what it settled."""
-        recorded = [mid for mid in ids if mid in found and "outbound" in found[mid].records]
+        known = ((mid, found[mid]) for mid in ids if mid in found)
+        recorded = [mid for mid, told in known if "outbound" in told.records or "outbound" in told.begun]
         self._recent["outbound"].add(recorded, now_ms, now_ms, self._read_ms["sends"])
 
     def _merge_waiting(
@@ -314,7 +318,7 @@ class Partition(Lives):
 
     # ---- time ----------------------------------------------------------------------------------------------
 
-    def tick(self, now_ms: int) -> list[str]:
+    def tick(self, now_ms: int, *, ask: bool = True) -> list[str]:
         """Settles and orphans what is due by now; returns ids of waiting receipts to ask the store about."""
         self._place_young()
         self._pack()
@@ -330,7 +334,7 @@ class Partition(Lives):
                 self._orphan(mid, life, now_ms)
         for direction, topic in (("outbound", "sends"), ("inbound", "receives")):
             self._recent[direction].forget(now_ms - REMEMBER_MS, self._read_ms[topic] - REMEMBER_MS)
-        return self._due_asks()
+        return self._due_asks() if ask else []
 
     def _orphan(self, mid: str, life: Life, now_ms: int) -> None:
         self._drop(mid, life)

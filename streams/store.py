@@ -6,7 +6,8 @@ rows are halved until the bad one is alone.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
@@ -29,6 +30,7 @@ from streams.fold import Columns, columns_of
 from streams.folding import Folded
 from streams.tables import (
     CHECKPOINT_COLUMNS,
+    LOOKUP_BRIEF,
     LOOKUP_IDS,
     LOOKUP_ORPHANS,
     LOOKUP_RECORDS,
@@ -44,6 +46,7 @@ from streams.tables import (
 
 DATABASE: Final = "mdr"
 LOOKUP_IDS_MAX: Final = 1_000
+_ORPHANED: Final = 2
 _ROWS_AT_ONCE: Final = 10_000
 # With more the embedded engine now and then never ends such a query, and is hardly faster.
 _ONE_THREAD: Final = {"max_threads": 1}
@@ -212,21 +215,28 @@ class Store:
 
     # ---- reading -------------------------------------------------------------------------------------------
 
-    def lookup(self, ids: Sequence[str]) -> dict[str, Found]:
-        """What is known of message ids: their records and orphaned receipts; ids without either are left out."""
-        found: dict[str, Found] = {}
+    def lookup(self, ids: Sequence[str], brief: Set[str] = frozenset()) -> dict[str, Found]:
+        """What is known of message ids: their records and orphaned receipts; ids without either are left out.
+
+        Of ids in `brief` that have no orphans only the event each record began with.
+        """
+        found: dict[str, Found] = defaultdict(lambda: Found({}, (), {}))
         for at in range(0, len(ids), LOOKUP_IDS_MAX):
             # To ask which there are is much cheaper than to ask for them, and mostly there are none.
-            places = self.query(LOOKUP_IDS, {"ids": list(ids[at : at + LOOKUP_IDS_MAX])})
-            recorded, orphaned = ({"ids": list({m for m, place in places if place == n})} for n in (1, 2))
-            for row in self.query(LOOKUP_RECORDS, recorded) if recorded["ids"] else ():
+            places = self.query(LOOKUP_BRIEF if brief else LOOKUP_IDS, {"ids": list(ids[at : at + LOOKUP_IDS_MAX])})
+            orphaned = {mid for mid, place, *_ in places if place == _ORPHANED}
+            whole = {mid for mid, place, *_ in places if place != _ORPHANED and (mid not in brief or mid in orphaned)}
+            for mid, place, direction, event_id in places:
+                if place != _ORPHANED and mid not in whole:
+                    found[mid].begun[direction] = event_id
+            for row in self.query(LOOKUP_RECORDS, {"ids": list(whole)}) if whole else ():
                 rec = msgspec.convert(row, Record)
-                found.setdefault(rec.message_id, Found({}, ())).records[rec.direction] = rec
-            for row in self.query(LOOKUP_ORPHANS, orphaned) if orphaned["ids"] else ():
+                found[rec.message_id].records[rec.direction] = rec
+            for row in self.query(LOOKUP_ORPHANS, {"ids": list(orphaned)}) if orphaned else ():
                 receipt = orphan(row)
-                known = found.get(receipt.message_id, Found({}, ()))
+                known = found[receipt.message_id]
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, receipt))
-        return found
+        return dict(found)
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Where every partition stood at its last checkpoint, by partition."""

@@ -90,9 +90,17 @@ WHERE direction = 'outbound' AND shard IN {shards:Array(UInt16)}
 GROUP BY account_id, occurred_at, message_id
 """
 _ADOPTED: Final = 1 << 62
-LOOKUP_IDS: Final = (
-    "SELECT message_id, 1 AS place FROM mdrs WHERE message_id IN {ids:Array(String)}"
-    " UNION ALL SELECT message_id, 2 AS place FROM orphan_log WHERE message_id IN {ids:Array(String)}"
+_WHICH: Final = (
+    "SELECT message_id, 1 AS place, toString(direction) AS direction, {begun} AS begun"
+    " FROM mdrs WHERE message_id IN {{ids:Array(String)}}"
+    " UNION ALL SELECT message_id, 2 AS place, '' AS direction, '' AS begun"
+    " FROM orphan_log WHERE message_id IN {{ids:Array(String)}}"
+)
+LOOKUP_IDS: Final = _WHICH.format(begun="''")
+# The event a record began with. Three columns are read of its granule where a whole record takes 58.
+LOOKUP_BRIEF: Final = _WHICH.format(
+    begun="arrayFirst((id, source) -> NOT endsWith(splitByChar(':', source)[1], 'receipts'),"
+    " timeline.event_id, timeline.source)"
 )
 LOOKUP_RECORDS: Final = (
     f"SELECT {select_columns(COLUMNS)} FROM mdrs AS t WHERE message_id IN {{ids:Array(String)}}"  # noqa: S608  # our own column names

@@ -81,7 +81,7 @@ def feed(store: Store, flow: Flow, log: list[Event], size: int = 2000) -> dict[s
             held = flow.batch(event.topic, 0, [entry], event.at_ms)
             if held:
                 write(store, flow, event.at_ms, {})
-                found = store.lookup([h.event.message_id for h in held])
+                found = store.lookup([h.event.message_id for h in held], flow.brief(0, held))
                 flow.resume(event.topic, 0, [entry], held, found, event.at_ms)
         settle(store, flow, log[min(at + size, len(log)) - 1].at_ms)
         write(store, flow, log[min(at + size, len(log)) - 1].at_ms, offsets)

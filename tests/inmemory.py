@@ -5,7 +5,7 @@ look-up is under way, a tick while rows are written, a crash after any write. A 
 offsets and the dead letters; all else is built anew from them.
 """
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -21,7 +21,7 @@ from streams.settle import REMEMBER_MS, Partition
 from streams.store import Store, Unstorable
 from streams.tables import Checkpoint, orphan_version
 from tests.entries import PREFIX, LogEntry, entry
-from tests.rows import rows_of
+from tests.rows import began_with, rows_of
 
 SHARD = 0
 T = TypeVar("T")
@@ -94,15 +94,20 @@ class MemoryStore:
             if row.shard not in self.points or row.version >= self.points[row.shard].version:
                 self.points[row.shard] = row
 
-    def lookup(self, ids: Sequence[str]) -> dict[str, Found]:
+    def lookup(self, ids: Sequence[str], brief: Set[str] = frozenset()) -> dict[str, Found]:
         self.looked_up += ids
+        orphaned = {key[0] for key in self.orphan_log}
         found: dict[str, Found] = {}
         for row in sorted(self.mdrs.values(), key=lambda r: r.version):
             if row.message_id in ids:
-                found.setdefault(row.message_id, Found({}, ())).records[row.direction] = row
+                known = found.setdefault(row.message_id, Found({}, (), {}))
+                if row.message_id in brief - orphaned:
+                    known.begun[row.direction] = began_with(row)
+                else:
+                    known.records[row.direction] = row
         for key in sorted(self.orphan_log):  # those adopted before, too
             if key[0] in ids:
-                known = found.get(key[0], Found({}, ()))
+                known = found.get(key[0], Found({}, (), {}))
                 found[key[0]] = known._replace(orphans=(*known.orphans, self.orphan_log[key][1]))
         return found
 
@@ -259,7 +264,8 @@ class Worker:
         batch = self.batches.get(topic)
         if batch is not None and batch.found is None:
             self._act_on_answers()
-            found = self.store.lookup([h.event.message_id for h in batch.held])
+            brief = self.flow.brief(SHARD, batch.held)
+            found = self.store.lookup([h.event.message_id for h in batch.held], brief)
             self.batches[topic] = batch._replace(found=found)
 
     def finish(self, topic: str) -> None:

@@ -58,7 +58,7 @@ BREAKS: Final = (
     ),
     Break(
         "the store is not asked about late and repeated sends", "streams/agents.py",
-        "found = await self._lookup([h.event.message_id for h in held])", "found = {}",
+        "found = await self._lookup([h.event.message_id for h in held], self.flow.brief(shard, held))", "found = {}",
     ),
     Break(
         "the store is not asked about waiting receipts", "streams/agents.py",

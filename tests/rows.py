@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.record import COLUMNS
+from schemas.record import COLUMNS, Record
 from streams.fold import Columns
 from streams.folding import Folded
 
@@ -17,6 +17,12 @@ def rows_of(records: Columns | Folded) -> Iterator[tuple[Any, ...]]:
         return
     for block in records:
         yield from zip(*(_values(block, column.name, column.type) for column in COLUMNS), strict=True)
+
+
+def began_with(record: Record) -> str:
+    """The id of the event that a record began with: all others in its timeline are receipts."""
+    steps = zip(record.timeline_event_id, record.timeline_source, strict=True)
+    return next(event_id for event_id, source in steps if "receipts:" not in source)
 
 
 def _values(block: pa.Table, name: str, type_: str) -> list[Any]:

@@ -17,6 +17,7 @@ from streams.store import Store, Unavailable
 from streams.tables import Checkpoint
 from tests.chserver import Fault
 from tests.entries import NOON_MS, read
+from tests.rows import began_with
 from tests.servers import Served, serve
 from tests.simulation.store import MemoryStore, Tables
 
@@ -143,6 +144,20 @@ def test_both_directions_of_an_id_are_kept_apart(store: Any) -> None:
     store.write_records(columns_of([outbound(), inbound()]))
     records = store.lookup(["m1"])["m1"].records
     assert {d: r.state for d, r in records.items()} == {"outbound": "sent", "inbound": "received"}
+
+
+def test_in_brief_a_record_is_the_event_it_began_with(store: Any) -> None:
+    """Asked in brief, a record is told by its first event; with an orphan, or not in brief, it is told whole."""
+    store.write_records(columns_of([outbound("m1", 2), inbound("m1"), outbound("m2"), outbound("m3")]))
+    store.write_orphans(3, [(read("receipts", 5, message_id="m2", event_id="r"), NOON_MS)])
+    found = store.lookup(["m1", "m2", "m3", "m4"], {"m1", "m2", "m4"})
+    assert sorted(found) == ["m1", "m2", "m3"]
+    assert (found["m1"].records, set(found["m1"].begun)) == ({}, {"outbound", "inbound"})
+    for direction, record in store.lookup(["m1"])["m1"].records.items():
+        assert found["m1"].begun[direction] == began_with(record)
+    assert [(set(found[m].records), len(found[m].orphans), found[m].begun) for m in ("m2", "m3")] == [
+        ({"outbound"}, 1, {}), ({"outbound"}, 0, {}),
+    ]  # fmt: skip
 
 
 def test_months_are_no_obstacle(store: Any) -> None:

@@ -6,7 +6,9 @@ CREATE TABLE IF NOT EXISTS mdrs (
     INDEX by_settled_at settled_at TYPE minmax GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(occurred_at)
-ORDER BY (account_id, occurred_at, message_id, direction);
+ORDER BY (account_id, occurred_at, message_id, direction)
+-- One record is looked up by its id again and again: less is read around it, for 1 % more on disk.
+SETTINGS index_granularity = 1024, min_compress_block_size = 16384;
 
 -- What still settles, and receipts that wait for their send (`part` names the receipt). The join's only durable state.
 CREATE TABLE IF NOT EXISTS open_messages (

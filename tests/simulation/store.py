@@ -4,7 +4,7 @@ The same conformance suite runs over this and over the real one. A row replaces 
 not lower, as in a ReplacingMergeTree read with FINAL.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from streams.fold import Columns
 from streams.folding import Folded
 from streams.store import Unstorable
 from streams.tables import Checkpoint, orphan_version
-from tests.rows import rows_of
+from tests.rows import began_with, rows_of
 
 Row = tuple[Any, ...]
 _AT = {c.name: n for n, c in enumerate(COLUMNS)}
@@ -117,18 +117,23 @@ class MemoryStore:
 
     # ---- reading ----
 
-    def lookup(self, ids: Sequence[str]) -> dict[str, Found]:
-        """The latest record of each id and direction, and the orphans."""
+    def lookup(self, ids: Sequence[str], brief: Set[str] = frozenset()) -> dict[str, Found]:
+        """The latest record of each id and direction, and the orphans; in brief how a record began."""
         self._point("lookup")
         wanted, found = set(ids), dict[str, Found]()
+        brief = brief - {r.message_id for _, _, _, r, _ in self.tables.orphans.values()}
         for row in sorted(self.tables.mdrs.values(), key=lambda r: r[_AT["version"]]):
             if row[0] in wanted:
                 record = msgspec.convert(row, Record)
-                found.setdefault(row[0], Found({}, ())).records[record.direction] = record
+                known = found.setdefault(row[0], Found({}, (), {}))
+                if row[0] in brief:
+                    known.begun[record.direction] = began_with(record)
+                else:
+                    known.records[record.direction] = record
         self._point("lookup: orphans")
         for _, _, _, receipt, _ in sorted(self.tables.orphans.values(), key=_orphan_order):
             if receipt.message_id in wanted:  # also those adopted since
-                known = found.get(receipt.message_id, Found({}, ()))
+                known = found.get(receipt.message_id, Found({}, (), {}))
                 copy = msgspec.structs.replace(as_struct(receipt), occurred_at="")
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, copy))
         return found
