@@ -86,6 +86,10 @@ class Found(NamedTuple):
     orphans: tuple[Receipt, ...]
     begun: dict[str, str]
 
+    def has(self, direction: str) -> bool:
+        """Whether there is a record."""
+        return direction in self.records or direction in self.begun
+
 
 class Rows(NamedTuple):
     """What is finished."""

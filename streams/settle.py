@@ -223,12 +223,10 @@ class Partition(Lives):
             mid = receive.message_id
             first = self.fresh_inbound.get(mid) or self.flushing_inbound.get(mid)
             known = found.get(mid, _NOTHING)
-            if first is not None:
-                self._repeated(first.event_id, receive, entry, "receives")
-            elif "inbound" in known.records:
-                self._repeated(known.records["inbound"].timeline_event_id[0], receive, entry, "receives")
-            elif "inbound" in known.begun:
-                self._repeated(known.begun["inbound"], receive, entry, "receives")
+            begun = known.begun | {d: record.timeline_event_id[0] for d, record in known.records.items()}
+            known_id = begun.get("inbound") if first is None else first.event_id
+            if known_id is not None:
+                self._repeated(known_id, receive, entry, "receives")
             else:
                 self.fresh_inbound[mid] = receive
                 self.counts.merged += 1
@@ -252,8 +250,7 @@ class Partition(Lives):
 
     def _recall(self, ids: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
         """Remembers what the store has a record of: another owner may have settled it after we read what it settled."""
-        known = ((mid, found[mid]) for mid in ids if mid in found)
-        recorded = [mid for mid, told in known if "outbound" in told.records or "outbound" in told.begun]
+        recorded = [mid for mid in ids if found.get(mid, _NOTHING).has("outbound")]
         self._recent["outbound"].add(recorded, now_ms, now_ms, self._read_ms["sends"])
 
     def _merge_waiting(
@@ -328,9 +325,8 @@ class Partition(Lives):
                 self._settle(mid, life, now_ms)
         for mid in self._waits.upto(self.marks["sends"]):
             life = self._open_life(mid)
-            if life is None or life.send is not None or mid in self._held:
-                continue
-            if life.asked and life.deadline_ms < self.marks["sends"]:
+            is_waiting = life is not None and life.send is None and mid not in self._held
+            if life is not None and is_waiting and life.asked and life.deadline_ms < self.marks["sends"]:
                 self._orphan(mid, life, now_ms)
         for direction, topic in (("outbound", "sends"), ("inbound", "receives")):
             self._recent[direction].forget(now_ms - REMEMBER_MS, self._read_ms[topic] - REMEMBER_MS)
