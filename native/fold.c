@@ -1,227 +1,6 @@
 /* Messages to records: streams/fold.py said quickly, straight into columns. Whatever does not look as expected raises,
  * and the Python makes the block. */
-#include "columns.h"
-
-#define RECEIPTS_MAX 320
-#define MONTHS_MAX 64
-#define COLUMNS_MAX 96
-#define SOURCE_SIZE_MAX 320
-#define VERSION_RANK_SHIFT 32
-#define FINAL_RANK 2
-#define DELIVERED_RANK 3
-
-/* Fields of a message or receipt that are asked for by name; columns that a message gives as they are follow. */
-enum {
-    EVENT_ID, OCCURRED_MS, SOURCE, PROVIDER, MCC, MNC, RATE, FEE, SEGMENTS, ERROR_CODE, VENDOR_ERROR_CODE, STATE, SEGMENT,
-    NAMED
-};
-static const char *const names_of_fields[NAMED] = {
-    "event_id", "occurred_ms", "source", "provider", "mcc", "mnc", "rate", "carrier_fee", "segments", "error_code",
-    "vendor_error_code", "state", "segment",
-};
-/* What receipts may carry, in the order of join.EXTRAS. */
-static const int extras[] = {VENDOR_ERROR_CODE, PROVIDER, MCC, MNC, RATE, FEE};
-enum { EXTRAS = 6, OWN = 5 };
-
-enum {
-    DIRECTION, RECORD_TYPE, RECORD_STATE, DELIVERED, FAILED_PARTS, C_MCC, C_MNC, C_PROVIDER, C_ERROR, C_VENDOR_ERROR,
-    RATE_NANOS, FEE_NANOS, AMOUNT, OCCURRED_AT, SENT_AT, FINAL_AT, SETTLED_AT, AMENDED_AT, AMENDMENTS, T_EVENT_ID, T_STATE,
-    T_OCCURRED_AT, T_SEGMENT, T_ERROR, T_SOURCE, VERSION, SHARD, FACTS, WORKED_OUT
-};
-static const char *const names_of_columns[WORKED_OUT] = {
-    "direction", "record_type", "state", "segments_delivered", "segments_failed", "mcc", "mnc", "provider", "error_code",
-    "vendor_error_code", "rate_nanos", "carrier_fee_nanos", "amount_nanos", "occurred_at", "sent_at", "final_at",
-    "settled_at", "amended_at", "amendments", "timeline_event_id", "timeline_state", "timeline_occurred_at",
-    "timeline_segment", "timeline_error_code", "timeline_source", "version", "shard", "facts",
-};
-
-typedef struct {
-    int month;
-    Py_ssize_t rows;
-    Column columns[COLUMNS_MAX];
-} Block;
-
-/* How the fields of one kind of event are reached: by slots where it is a struct, by places where it is bytes. */
-typedef struct {
-    Slots slots;
-    PyObject *names;
-    Decoder *decoder; /* whose places `field_of` are; borrowed */
-    int8_t field_of[COLUMNS_MAX];
-} Access;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *names; /* of the columns */
-    char kinds[COLUMNS_MAX];
-    int count, places[WORKED_OUT];
-    int said[COLUMNS_MAX], said_count; /* columns that a message gives as they are */
-    Access sends, receives, receipts;
-    Slots lives;
-    Block *blocks[MONTHS_MAX];
-    int block_count;
-} Builder;
-
-/* An event and how to reach into it. */
-typedef struct {
-    PyObject *object;
-    Event *event; /* NULL for a struct */
-    const Py_ssize_t *slots;
-    const int8_t *field_of;
-} Ref;
-
-typedef struct {
-    Ref ref;
-    int rank, segment;
-    int64_t ms;
-    Text id, state, error;
-} Step;
-
-/* ---- reaching in ---- */
-
-static int learn_decoder(Access *a, Decoder *d)
-{
-    if (!PyType_IsSubtype(Py_TYPE(d->blank), (PyTypeObject *)a->slots.base)) {
-        PyErr_SetString(PyExc_TypeError, "an event of another kind");
-        return -1;
-    }
-    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(a->names); n++) {
-        PyObject *index = PyDict_GetItemWithError(d->by_slot, PyTuple_GET_ITEM(a->names, n));
-        if (!index && PyErr_Occurred()) return -1;
-        a->field_of[n] = index ? (int8_t)PyLong_AsLong(index) : -1;
-    }
-    a->decoder = d;
-    return 0;
-}
-
-static int ref_init(Ref *r, Access *a, PyObject *object)
-{
-    *r = (Ref){object, NULL, NULL, a->field_of};
-    if (Py_TYPE(object) != &EventType) return (r->slots = slots_of(&a->slots, object)) ? 0 : -1;
-    r->event = (Event *)object;
-    return r->event->decoder == a->decoder ? 0 : learn_decoder(a, r->event->decoder);
-}
-
-static int text_of(PyObject *object, Text *out)
-{
-    out->at = PyUnicode_AsUTF8AndSize(object, &out->size);
-    return out->at ? 0 : -1;
-}
-
-static int event_text(Event *e, int field, Text *out)
-{
-    *out = literal("");
-    if (field < 0) return 0;
-    Place p = e->places[field];
-    switch (e->decoder->fields[field].kind) {
-    case 'k':
-        return text_of(e->id, out);
-    case 'S':
-        return text_of(e->state, out);
-    case 'E':
-        *out = literal(e->encoding == UCS2 ? "ucs2" : "gsm7");
-        return 0;
-    case 'C':
-        if (e->country) return text_of(e->country, out);
-        break;
-    case 'T':
-    case 'U':
-        if (!p.size) {
-            const Py_ssize_t *at = slots_of(&e->decoder->slots, e->decoder->blank);
-            return at ? text_of(slot_get(e->decoder->blank, at[field]), out) : -1;
-        }
-    }
-    *out = (Text){PyBytes_AS_STRING(e->value) + p.start, p.size};
-    return 0;
-}
-
-static int get_text(const Ref *r, int name, Text *out)
-{
-    return r->event ? event_text(r->event, r->field_of[name], out) : text_of(slot_get(r->object, r->slots[name]), out);
-}
-
-static int get_number(const Ref *r, int name, int64_t *out)
-{
-    if (r->event) {
-        *out = name == OCCURRED_MS ? r->event->ms : r->event->segments;
-        return 0;
-    }
-    *out = PyLong_AsLongLong(slot_get(r->object, r->slots[name]));
-    return *out == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
-/* `topic:partition:offset`; `buffer` is SOURCE_SIZE_MAX long. */
-static int get_source(const Ref *r, char *buffer, Text *out)
-{
-    if (!r->event) return text_of(slot_get(r->object, r->slots[SOURCE]), out);
-    Text where;
-    if (text_of(r->event->where, &where)) return -1;
-    if (where.size > SOURCE_SIZE_MAX - 24) {
-        PyErr_SetString(PyExc_ValueError, "a topic's name is too long");
-        return -1;
-    }
-    char digits[24];
-    int count = 0;
-    uint64_t left = (uint64_t)r->event->offset;
-    do digits[count++] = (char)('0' + left % 10);
-    while (left /= 10);
-    memcpy(buffer, where.at, (size_t)where.size);
-    for (int n = 0; n < count; n++) buffer[where.size + n] = digits[count - 1 - n];
-    *out = (Text){buffer, where.size + count};
-    return 0;
-}
-
-static int rank_of(Text state)
-{
-    switch (state.size ? *state.at : 0) {
-    case 'q':
-        return 0;
-    case 's':
-        return 1;
-    case 'd':
-        return DELIVERED_RANK;
-    default:
-        return FINAL_RANK;
-    }
-}
-
-/* ---- order ---- */
-
-static int compare_texts(Text a, Text b)
-{
-    /* UTF-8 sorts as its code points do. */
-    int order = memcmp(a.at, b.at, (size_t)(a.size < b.size ? a.size : b.size));
-    return order ? order : (a.size > b.size) - (a.size < b.size);
-}
-
-static int compare_rest(const Step *a, const Step *b)
-{
-    int order = compare_texts(a->id, b->id);
-    if (!order) order = compare_texts(a->state, b->state);
-    return order ? order : a->segment - b->segment;
-}
-
-static int by_strength(const Step *a, const Step *b)
-{
-    if (a->rank != b->rank) return b->rank - a->rank;
-    if (a->ms != b->ms) return a->ms < b->ms ? -1 : 1;
-    return compare_rest(a, b);
-}
-
-static int by_time(const Step *a, const Step *b)
-{
-    if (a->ms != b->ms) return a->ms < b->ms ? -1 : 1;
-    return a->rank != b->rank ? a->rank - b->rank : compare_rest(a, b);
-}
-
-static void sort(const Step **steps, int count, int (*order)(const Step *, const Step *))
-{
-    for (int n = 1; n < count; n++) {
-        const Step *step = steps[n];
-        int at = n;
-        for (; at && order(steps[at - 1], step) > 0; at--) steps[at] = steps[at - 1];
-        steps[at] = step;
-    }
-}
+#include "fold.h"
 
 /* ---- what a message says itself ---- */
 
@@ -380,6 +159,9 @@ static void count_parts(const Step **strongest, int count, int segments, int *de
 }
 
 /* ---- facts that no column holds: JSON of [own, extras by time] ---- */
+
+/* What receipts may carry, in the order of join.EXTRAS. */
+static const int extras[] = {VENDOR_ERROR_CODE, PROVIDER, MCC, MNC, RATE, FEE};
 
 typedef struct {
     char *at;
@@ -540,7 +322,7 @@ static int add_outcome(Builder *b, Block *block, const Ref *send, int64_t send_m
         || add_timeline(b, block, send, id, send_ms, ordered, count) || add_version(b, block, rank, 1 + count, shard);
 }
 
-static int add_outbound(Builder *b, PyObject *life, int64_t shard)
+int add_outbound(Builder *b, PyObject *life, int64_t shard)
 {
     Step steps[RECEIPTS_MAX];
     const Step *strongest[RECEIPTS_MAX], *ordered[RECEIPTS_MAX];
@@ -558,15 +340,15 @@ static int add_outbound(Builder *b, PyObject *life, int64_t shard)
         || read_steps(b, receipts, steps))
         return -1;
     for (int n = 0; n < count; n++) strongest[n] = ordered[n] = &steps[n];
-    sort(strongest, count, by_strength);
-    sort(ordered, count, by_time);
+    sort_steps(strongest, count, by_strength);
+    sort_steps(ordered, count, by_time);
     Block *block = block_at(b, ms);
     if (!block || add_outcome(b, block, &send, ms, strongest, ordered, count, times, shard)) return -1;
     block->rows++;
     return 0;
 }
 
-static int add_inbound(Builder *b, PyObject *receive, int64_t shard, int64_t settled_ms)
+int add_inbound(Builder *b, PyObject *receive, int64_t shard, int64_t settled_ms)
 {
     Ref m;
     Text error, vendor_error, id, own[OWN];
@@ -587,149 +369,3 @@ static int add_inbound(Builder *b, PyObject *receive, int64_t shard, int64_t set
     block->rows++;
     return 0;
 }
-
-/* ---- the builder ---- */
-
-/* outbound(shard, lives) and inbound(shard, receives, settled_ms): adds their records. */
-static PyObject *builder_outbound(Builder *b, PyObject *args)
-{
-    long long shard;
-    PyObject *lives;
-    if (!PyArg_ParseTuple(args, "LO!", &shard, &PyList_Type, &lives)) return NULL;
-    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(lives); n++)
-        if (add_outbound(b, PyList_GET_ITEM(lives, n), shard)) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *builder_inbound(Builder *b, PyObject *args)
-{
-    long long shard, settled_ms;
-    PyObject *receives;
-    if (!PyArg_ParseTuple(args, "LO!L", &shard, &PyList_Type, &receives, &settled_ms)) return NULL;
-    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(receives); n++)
-        if (add_inbound(b, PyList_GET_ITEM(receives, n), shard, settled_ms)) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *block_columns(const Builder *b, const Block *block)
-{
-    PyObject *columns = PyDict_New();
-    for (int n = 0; columns && n < b->count; n++) {
-        if (!block->columns[n].filled) continue;
-        PyObject *buffers = column_buffers(&block->columns[n]);
-        if (!buffers || PyDict_SetItem(columns, PyTuple_GET_ITEM(b->names, n), buffers)) Py_CLEAR(columns);
-        Py_XDECREF(buffers);
-    }
-    return columns;
-}
-
-static void drop_blocks(Builder *b)
-{
-    while (b->block_count) {
-        Block *block = b->blocks[--b->block_count];
-        for (int n = 0; n < b->count; n++) column_clear(&block->columns[n]);
-        PyMem_Free(block);
-    }
-}
-
-/* finish() -> [(rows, {column: (kind, buffers...)})], a block a month; columns of nothing but defaults are left out. */
-static PyObject *builder_finish(Builder *b, PyObject *unused)
-{
-    PyObject *blocks = PyList_New(0);
-    for (int n = 0; blocks && n < b->block_count; n++) {
-        PyObject *columns = block_columns(b, b->blocks[n]);
-        PyObject *block = columns ? Py_BuildValue("(nN)", b->blocks[n]->rows, columns) : NULL;
-        if (!block || PyList_Append(blocks, block)) Py_CLEAR(blocks);
-        Py_XDECREF(block);
-    }
-    drop_blocks(b);
-    return blocks;
-}
-
-static int access_init(Access *a, PyObject *type, PyObject *said, bool is_receipt)
-{
-    PyObject *names = PyList_New(0);
-    for (int n = 0; names && n < NAMED; n++) {
-        /* What this type does not have is never asked of it; its id stands in. */
-        PyObject *name = PyUnicode_FromString(names_of_fields[n]);
-        if (name && !PyObject_HasAttr(type, name)) Py_SETREF(name, PyUnicode_FromString(names_of_fields[EVENT_ID]));
-        if (!name || PyList_Append(names, name)) Py_CLEAR(names);
-        Py_XDECREF(name);
-    }
-    for (Py_ssize_t n = 0; names && !is_receipt && n < PyList_GET_SIZE(said); n++)
-        if (PyList_Append(names, PyList_GET_ITEM(said, n))) Py_CLEAR(names);
-    a->names = names ? PyList_AsTuple(names) : NULL;
-    Py_XDECREF(names);
-    return a->names ? slots_init(&a->slots, type, a->names) : -1;
-}
-
-static void access_clear(Access *a)
-{
-    slots_clear(&a->slots);
-    Py_CLEAR(a->names);
-}
-
-static int learn_column(Builder *b, PyObject *name, PyObject *kind, PyObject *said)
-{
-    if (b->count == COLUMNS_MAX) return PyErr_SetString(PyExc_ValueError, "too many columns"), -1;
-    int place = b->count++;
-    b->kinds[place] = (char)PyUnicode_READ_CHAR(kind, 0);
-    for (int n = 0; n < WORKED_OUT; n++)
-        if (!PyUnicode_CompareWithASCIIString(name, names_of_columns[n])) {
-            b->places[n] = place;
-            return 0;
-        }
-    b->said[b->said_count++] = place;
-    return PyList_Append(said, name);
-}
-
-/* Builder(names, kinds, Send, Receive, Receipt, Life): the columns of a record in order. */
-static int builder_init(Builder *b, PyObject *args, PyObject *kwargs)
-{
-    PyObject *names, *kinds, *send, *receive, *receipt, *life, *said = PyList_New(0), *of_life = NULL;
-    int failed = !said
-        || !PyArg_ParseTuple(args, "O!O!OOOO", &PyTuple_Type, &names, &PyTuple_Type, &kinds, &send, &receive, &receipt, &life);
-    if (!failed) b->names = Py_NewRef(names);
-    for (int n = 0; n < WORKED_OUT; n++) b->places[n] = -1;
-    for (Py_ssize_t n = 0; !failed && n < PyTuple_GET_SIZE(names); n++)
-        failed = learn_column(b, PyTuple_GET_ITEM(names, n), PyTuple_GET_ITEM(kinds, n), said);
-    for (int n = 0; !failed && n < WORKED_OUT; n++)
-        if (b->places[n] < 0) failed = PyErr_Format(PyExc_ValueError, "no column %s", names_of_columns[n]) == NULL;
-    if (!failed) of_life = Py_BuildValue("(sssss)", "send", "receipts", "settled_ms", "amended_ms", "amendments");
-    failed = failed || !of_life || slots_init(&b->lives, life, of_life) || access_init(&b->sends, send, said, false)
-        || access_init(&b->receives, receive, said, false) || access_init(&b->receipts, receipt, said, true);
-    Py_XDECREF(said);
-    Py_XDECREF(of_life);
-    return failed ? -1 : 0;
-}
-
-static void builder_dealloc(Builder *b)
-{
-    drop_blocks(b);
-    access_clear(&b->sends);
-    access_clear(&b->receives);
-    access_clear(&b->receipts);
-    slots_clear(&b->lives);
-    Py_XDECREF(b->names);
-    Py_TYPE(b)->tp_free(b);
-}
-
-static PyMethodDef builder_methods[] = {
-    {"outbound", (PyCFunction)builder_outbound, METH_VARARGS, NULL},
-    {"inbound", (PyCFunction)builder_inbound, METH_VARARGS, NULL},
-    {"finish", (PyCFunction)builder_finish, METH_NOARGS, NULL},
-    {0},
-};
-
-PyTypeObject BuilderType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "schemas._native.Builder",
-    .tp_basicsize = sizeof(Builder),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)builder_init,
-    .tp_dealloc = (destructor)builder_dealloc,
-    .tp_methods = builder_methods,
-};
-
-int fold_setup(void) { return PyType_Ready(&BuilderType); }

@@ -162,7 +162,7 @@ static int open_life(Joiner *j, PyObject *const *args, PyObject *id, PyObject *s
     return failed ? -1 : 0;
 }
 
-static Answer join_send(Joiner *j, PyObject *const *args, PyObject *send, PyObject *entry)
+static Answer join_send(Joiner *j, PyObject *const *args, PyObject *send, PyObject *entry, int64_t *earliest_ms)
 {
     PyObject *id = get(&j->sends, send, S_MESSAGE_ID);
     int known = id ? is_known(args, id) : -1;
@@ -173,15 +173,18 @@ static Answer join_send(Joiner *j, PyObject *const *args, PyObject *send, PyObje
         int64_t now_ms = PyLong_AsLongLong(args[A_NOW_MS]), window_ms = PyLong_AsLongLong(args[A_WINDOW_MS]);
         int64_t late_ms = PyLong_AsLongLong(args[A_LATE_MS]), read_ms = broker_ms < now_ms ? broker_ms : now_ms;
         if (PyErr_Occurred()) answer = FAILED;
-        else if (broker_ms - occurred_ms <= late_ms)
-            answer = open_life(j, args, id, send, (occurred_ms > read_ms ? occurred_ms : read_ms) + window_ms) ? FAILED : SURE;
+        else if (broker_ms - occurred_ms <= late_ms) {
+            int64_t deadline_ms = (occurred_ms > read_ms ? occurred_ms : read_ms) + window_ms;
+            answer = open_life(j, args, id, send, deadline_ms) ? FAILED : SURE;
+            if (deadline_ms < *earliest_ms) *earliest_ms = deadline_ms;
+        }
     }
     Py_XDECREF(id);
     return answer;
 }
 
-/* sends(events, lives, fresh, flushing, held, dirty, young, now_ms, window_ms, late_ms, other) -> how many it opened;
- * `other` takes a send whose message is known or that comes later than late_ms. */
+/* sends(events, lives, fresh, flushing, held, dirty, young, now_ms, window_ms, late_ms, other) -> how many it opened, and
+ * the earliest of their deadlines; `other` takes a send whose message is known or that comes later than late_ms. */
 static PyObject *joiner_sends(Joiner *j, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != A_COUNT || !PyList_Check(args[A_EVENTS]) || !PyDict_Check(args[A_LIVES]) || !PyDict_Check(args[A_FRESH])
@@ -191,10 +194,11 @@ static PyObject *joiner_sends(Joiner *j, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     }
     long opened = 0;
+    int64_t earliest_ms = INT64_MAX;
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(args[A_EVENTS]); n++) {
         PyObject *pair = PyList_GET_ITEM(args[A_EVENTS], n);
         PyObject *send = PyTuple_GET_ITEM(pair, 0), *entry = PyTuple_GET_ITEM(pair, 1);
-        Answer answer = join_send(j, args, send, entry);
+        Answer answer = join_send(j, args, send, entry, &earliest_ms);
         if (answer == FAILED) return NULL;
         if (answer == SURE) {
             opened++;
@@ -204,7 +208,7 @@ static PyObject *joiner_sends(Joiner *j, PyObject *const *args, Py_ssize_t nargs
         if (!done) return NULL;
         Py_DECREF(done);
     }
-    return PyLong_FromLong(opened);
+    return Py_BuildValue("(lL)", opened, (long long)earliest_ms);
 }
 
 /* ---- the joiner ---- */

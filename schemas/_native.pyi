@@ -25,7 +25,7 @@ class Joiner:
     def sends(
         self, events: list[Any], lives: Any, fresh: Any, flushing: Any, held: set[str], dirty: set[str],
         young: list[str], now_ms: int, window_ms: int, late_ms: int, other: Any, /,
-    ) -> int: ...  # fmt: skip
+    ) -> tuple[int, int]: ...  # fmt: skip
     def receipts(
         self, events: list[Any], lives: Any, fresh: Any, dirty: set[str], placed: list[Any], now_ms: int,
         receipts_max: int, other: Any, /,

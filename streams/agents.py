@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -15,7 +16,7 @@ from schemas.events import TOPICS
 from streams import kafka, recovery
 from streams.app import faust_app
 from streams.barrier import Barrier
-from streams.clock import clock_ms
+from streams.clock import clock_ms, monotonic_ms
 from streams.flow import Flow, Found
 from streams.outbox import Outbox
 from streams.settings import Settings
@@ -32,12 +33,9 @@ _ASK_TICKS: Final = 4
 _REVOKE_TIMEOUT_S: Final = 3.0
 _ENDS_TIMEOUT_S: Final = 5.0
 _SAMPLE_EVERY: Final = 997
+# Batches of a topic that may wait for the store's answers.
+_UNDER_WAY_MAX: Final = 4
 T = TypeVar("T")
-
-
-def monotonic_ms() -> int:
-    """Milliseconds by a clock that nobody sets; it says how long, not when."""
-    return round(asyncio.get_running_loop().time() * 1000)
 
 
 class WorkerStuck(Exception):
@@ -76,6 +74,9 @@ class Worker:
         # Up to where each partition was worked off; the next batch begins here, or one is missing.
         self._next: dict[tuple[str, int], int] = {}
         self._tasks: list[asyncio.Task[Any]] = []
+        # Batches that are worked off, those of a partition one after the other.
+        self._under_way: dict[str, set[asyncio.Task[None]]] = {topic: set() for topic in TOPICS}
+        self._turns: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._writing: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] | None = None
         self.ends: dict[tuple[str, int], int] = {}
@@ -151,7 +152,7 @@ class Worker:
                 await self.barrier.last(timeout_s)
         if self._asking_ends is not None:
             self._tasks.append(self._asking_ends[2])
-        await ended(self._tasks)
+        await ended([*self._tasks, *(task for tasks in self._under_way.values() for task in tasks)])
         # A consumer that is stopped in the midst of a rebalance may never say that it has ended.
         done, late = await asyncio.wait([asyncio.create_task(self.app.stop())], timeout=timeout_s)
         await ended(late)
@@ -173,7 +174,7 @@ class Worker:
         async def agent(stream: Any) -> None:
             async for batch in stream:
                 try:
-                    await self._work(topic, batch)
+                    await self._begin(topic, batch)
                 except asyncio.CancelledError:
                     raise
                 except BaseException as e:
@@ -185,12 +186,28 @@ class Worker:
 
     # ---- batches -------------------------------------------------------------------------------------------
 
-    async def _work(self, topic: str, batch: Batch) -> None:
-        shard = batch.partition
-        ready = self._ready.get(shard)
+    async def _begin(self, topic: str, batch: Batch) -> None:
+        """Works a batch off; or, when the store must be asked for it, lets it wait while other partitions go on."""
+        ready = self._ready.get(batch.partition)
         if ready is not None:
             await ready.wait()
         await self.barrier.room()
+        under_way = self._under_way[topic]
+        task = asyncio.create_task(self._in_turn(topic, batch))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        task.add_done_callback(self._on_done)
+        # Faust hands over what it has without a pause: let the others have their turn.
+        await asyncio.sleep(0)
+        if len(under_way) >= _UNDER_WAY_MAX:
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _in_turn(self, topic: str, batch: Batch) -> None:
+        async with self._turns[topic, batch.partition]:
+            await self._work(topic, batch)
+
+    async def _work(self, topic: str, batch: Batch) -> None:
+        shard = batch.partition
         if batch.generation != self.barrier.generation:
             return
         at = self._next[topic, shard]
@@ -208,8 +225,6 @@ class Worker:
         self._sample(batch)
         self._next[topic, shard] = max(at, batch.next_offset)
         self.barrier.did(topic, shard, self._next[topic, shard])
-        # Faust hands over what it has without a pause: let the others have their turn.
-        await asyncio.sleep(0)
 
     async def _reread(self, topic: str, batch: Batch, at: int) -> None:
         """Goes back for what was fetched but never came here, as a rebalance may have it, or is no longer there."""

@@ -22,9 +22,12 @@ from streams.store import Store, Unavailable, Unstorable
 from streams.tables import Checkpoint
 
 log = logging.getLogger(__name__)
-ROWS_MAX: Final = 20_000
+# Finished rows: at this many they are written, at twice as many reading waits.
+ROWS_MAX: Final = 60_000
 # Open messages that changed, and dead letters: at this many a checkpoint comes early, at twice as many reading waits.
 UNSAVED_MAX: Final = 50_000
+# Behind by more than this there are no flushes but with checkpoints: fewer and larger inserts are cheaper to merge.
+_BEHIND_MS: Final = 10_000
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 T = TypeVar("T")
 Offsets = dict[tuple[str, int], int]
@@ -112,9 +115,16 @@ class Barrier:
                 await asyncio.wait_for(self._full.wait(), self._flush_ms / 1000)
             unsaved = sum(p.unsaved() for p in self._flow.partitions.values())
             due = self._clock_ms() >= next_ms or unsaved >= UNSAVED_MAX
+            if not due and not self._full.is_set() and self._is_behind():
+                continue
             await self.write(checkpoint=due)
             if due:
                 next_ms = self._clock_ms() + self._checkpoint_ms
+
+    def _is_behind(self) -> bool:
+        """Whether even what was read last is old: nobody waits for its rows by the second."""
+        marks = [ms for p in self._flow.partitions.values() for ms in p.marks.values() if ms]
+        return bool(marks) and self._clock_ms() - max(marks) > _BEHIND_MS
 
     # ---- writing -------------------------------------------------------------------------------------------
 

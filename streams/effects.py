@@ -5,29 +5,18 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from schemas import batches
 from schemas.events import Receipt, Receive, Send
 from schemas.record import Record
 from streams.join import Life
 
 
-class Entry(Protocol):
+class Entry(batches.Entry, Protocol):
     """A log entry as the consumer hands it over; kept whole while it may still become a dead letter."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the partition."""
 
     @property
     def timestamp(self) -> int:
         """The broker's time in ms."""
-
-    @property
-    def key(self) -> bytes | None:
-        """As it was produced."""
-
-    @property
-    def value(self) -> bytes | None:
-        """As it was produced."""
 
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]:

@@ -20,7 +20,7 @@ from streams.join import Life
 # What is folded at once: the lock is held for so long, and the event loop with it.
 _AT_ONCE: Final = 1_000
 # Rows of a block: fewer and larger ones are fewer parts to merge.
-_BLOCK_ROWS: Final = 20_000
+_BLOCK_ROWS: Final = 60_000
 
 _LETTERS: Final = {
     "UInt8": "B", "UInt16": "H", "UInt64": "Q", "Int64": "q", "Array(UInt8)": "b", "Array(String)": "T",

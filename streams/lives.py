@@ -10,7 +10,7 @@ A message that was saved and has not changed since is kept as the bytes that wer
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -30,6 +30,9 @@ _BUCKET_MS_MAX: Final = 5_000
 # Of a receipt that waited; its row never changes.
 _PART_TOMBSTONE: Final = 1 << 32
 
+_NEVER_MS: Final = (1 << 63) - 1
+# So many of one second are looked at for the earliest of them.
+_EARLIEST_MAX: Final = 1_000
 # Saved messages that are left as they are, for receipts to come to, and how many older ones a tick packs.
 _UNPACKED_MAX: Final = 10_000
 _PACK_AT_ONCE: Final = 500
@@ -87,6 +90,7 @@ class Lives:
         self._waits = Wheel(bucket_ms, self.lives.__contains__)
         self._occurred = Wheel(1_000, self.lives.__contains__)
         self._young: list[str] = []
+        self._young_due_ms = _NEVER_MS
         self._packing = Packing()
         self._unpacked: deque[str] = deque()
         self._dirty: set[str] = set()
@@ -156,9 +160,18 @@ class Lives:
         """Says that everything in a topic was read that it held at `asked_ms` by the clock."""
         self.marks[topic] = max(self.marks[topic], asked_ms)
 
+    def _opened(self, count: int, due_ms: int) -> None:
+        """Counts what joined the young ones, the first of them due at a time."""
+        self.counts.merged += count
+        self._young_due_ms = min(self._young_due_ms, due_ms)
+
+    def _place_due(self) -> None:
+        if self._young_due_ms <= max(self.marks["sends"], self.marks["receipts"]):
+            self._place_young()
+
     def _place_young(self) -> None:
         """Enters into the wheels what has stayed open: most messages never get there."""
-        young, self._young = self._young, []
+        young, self._young, self._young_due_ms = self._young, [], _NEVER_MS
         for mid in young:
             life = self.lives.get(mid)
             if isinstance(life, Life) and not life.placed:
@@ -182,10 +195,12 @@ class Lives:
 
     def deadlines(self) -> dict[int, int]:
         """How many open messages reach their deadline when, by the ms at which a span of time begins."""
+        self._place_young()
         return self._ends.counts()
 
     def oldest_open_ms(self) -> int | None:
         """The smallest `occurred_at` still open, to the second; None when nothing is."""
+        self._place_young()
         return min(self._occurred.counts(), default=None)
 
     def forget(self, message_id: str) -> None:
@@ -269,13 +284,18 @@ class Lives:
                 self.lives[mid] = self._packing.pack(facts)
 
     def _earliest_ms(self) -> int:
-        """The smallest `occurred_at` still open; the largest time there is when nothing is."""
-        for ids in self._occurred.ascending():
+        """The smallest `occurred_at` still open; the largest time there is when nothing is.
+
+        Of a campaign that occurred in one second it is that second: to look at each of them is too dear.
+        """
+        for begin_ms, ids in self._occurred.ascending():
+            if len(ids) > _EARLIEST_MAX:
+                return begin_ms
             lives = [self._open_life(mid) for mid in ids]
             times = [life.send.occurred_ms for life in lives if life is not None and life.send is not None]
             if times:
                 return min(times)
-        return (1 << 63) - 1
+        return _NEVER_MS
 
     def restore(self, message_id: str, facts: bytes, deadline_ms: int, occurred_ms: int) -> None:
         """Takes back an open message as it was saved."""
@@ -284,6 +304,14 @@ class Lives:
         self._unpacked.append(message_id)
         self._ends.add(deadline_ms, message_id)
         self._occurred.add(occurred_ms, message_id)
+
+    def remember(self, direction: str, ids: Iterable[str], since_ms: int, now_ms: int) -> None:
+        """Takes back the ids of records settled between two times."""
+        self._recent[direction].add(ids, since_ms, now_ms, now_ms)
+
+    def remember_orphans(self, ids: Iterable[str], now_ms: int) -> None:
+        """Takes back the ids of receipts that never met a message."""
+        self._orphaned.add(ids, now_ms, now_ms, now_ms)
 
 
 def saved_version(life: Life) -> int:

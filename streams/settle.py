@@ -38,11 +38,11 @@ class Partition(Lives):
             self._take_send(send, entry, suspects, held, now_ms)
 
         if _joiner is not None and not suspects:
-            opened = _joiner.sends(
+            opened, due_ms = _joiner.sends(
                 events, self.lives, self.fresh, self.flushing, self._held, self._dirty, self._young, now_ms,
                 self.window_ms, REMEMBER_MS, take,
             )  # fmt: skip
-            self.counts.merged += opened
+            self._opened(opened, due_ms)
         else:
             for send, entry in events:
                 take(send, entry, now_ms)
@@ -145,6 +145,7 @@ class Partition(Lives):
                 self._settle(mid, waiting, now_ms)
                 return
         self._young.append(mid)
+        self._opened(0, deadline_ms)
         self._dirty.add(mid)
 
     def _cut(self, life: Life) -> None:
@@ -157,10 +158,10 @@ class Partition(Lives):
     def _wait(self, receipt: Receipt, entry: Entry, now_ms: int) -> None:
         mid = receipt.message_id
         read_ms = min(entry.timestamp, now_ms)
-        self.lives[mid] = Life(None, (receipt,), max(receipt.occurred_ms, read_ms) + self.window_ms)
-        self.counts.merged += 1
+        life = self.lives[mid] = Life(None, (receipt,), max(receipt.occurred_ms, read_ms) + self.window_ms)
         self.waiting += 1
         self._young.append(mid)
+        self._opened(1, life.deadline_ms)
         self._dirty.add(mid)
         self._asks.append((read_ms, mid))
 
@@ -317,7 +318,7 @@ class Partition(Lives):
 
     def tick(self, now_ms: int, *, ask: bool = True) -> list[str]:
         """Settles and orphans what is due by now; returns ids of waiting receipts to ask the store about."""
-        self._place_young()
+        self._place_due()
         self._pack()
         for mid in self._ends.upto(self.marks["receipts"]):
             life = self._open_life(mid)
@@ -375,6 +376,7 @@ class Partition(Lives):
             life = self.lives[message_id] = Life(None, (), saved.deadline_ms)
             self.waiting += 1
             self._young.append(message_id)
+            self._opened(0, saved.deadline_ms)
             self._asks.append((0, message_id))
         receipts = {r.source: r for r in (*life.receipts, *saved.receipts)}
         life.receipts = tuple(receipts[source] for source in sorted(receipts, key=_log_order))
@@ -386,14 +388,6 @@ class Partition(Lives):
         """Takes back watermarks and counts: the offsets that reading goes on from belong to them."""
         self.marks = {"sends": stored.sends_mark, "receives": stored.receives_mark, "receipts": stored.receipts_mark}
         self.counts = Counts(**{name: getattr(stored, name) for name in Counts.__struct_fields__})
-
-    def remember(self, direction: str, ids: Iterable[str], since_ms: int, now_ms: int) -> None:
-        """Takes back the ids of records settled between two times."""
-        self._recent[direction].add(ids, since_ms, now_ms, now_ms)
-
-    def remember_orphans(self, ids: Iterable[str], now_ms: int) -> None:
-        """Takes back the ids of receipts that never met a message."""
-        self._orphaned.add(ids, now_ms, now_ms, now_ms)
 
 
 def _log_order(source: str) -> int:

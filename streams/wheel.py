@@ -47,9 +47,9 @@ class Wheel:
         last = at_ms // self._bucket_ms
         return [i for b in sorted(b for b in self._ids if b <= last) for i in self._standing(b)]
 
-    def ascending(self) -> Iterator[list[str]]:
-        """The ids that stand, bucket by bucket, earliest first."""
-        return (self._standing(bucket) for bucket in sorted(self._ids))
+    def ascending(self) -> Iterator[tuple[int, list[str]]]:
+        """When each bucket begins, in ms, and the ids that stand in it, earliest first."""
+        return ((bucket * self._bucket_ms, self._standing(bucket)) for bucket in sorted(self._ids))
 
     def _standing(self, bucket: int) -> list[str]:
         ids = self._ids[bucket] = list(dict.fromkeys(i for i in self._ids[bucket] if self._stands(i)))

@@ -364,6 +364,27 @@ def test_run_flushes_often_and_checkpoints_seldom() -> None:
     assert said.index("after records") < said.index("commit")
 
 
+@pytest.mark.parametrize(("behind_ms", "flushes"), [(0, True), (9_000, True), (11_000, False)])
+def test_far_behind_rows_wait_for_the_checkpoint(behind_ms: int, flushes: bool) -> None:
+    """When even what was read last is over ten seconds old, rows are written with checkpoints only: in larger inserts."""
+    seen: list[bool] = []
+
+    async def work(bench: Bench) -> None:
+        settled(bench)
+        now_ms = [max(bench.partition.marks.values()) + behind_ms]
+        bench.barrier._clock_ms = lambda: now_ms[0]
+        running = asyncio.create_task(bench.barrier.run())
+        await asyncio.sleep(0.05)
+        seen.append("after records" in bench.outside.said)
+        now_ms[0] += 5_000
+        await until(lambda: bool(bench.outside.committed))
+        bench.barrier.finish()
+        await running
+
+    outside = run(work, flush_ms=1, checkpoint_ms=5_000).outside
+    assert seen == [flushes] and len(outside.tables.mdrs) == 1
+
+
 def test_settled_messages_leave_what_is_open() -> None:
     """A message that was saved as open and then settled gets a tombstone, after its record."""
 

@@ -49,7 +49,12 @@ class Bench:
 
     def hand(self, batch: Batch) -> None:
         """A batch comes as it comes from Faust."""
-        asyncio.run(self.worker._work("sends", batch))
+        asyncio.run(self._handed(batch))
+
+    async def _handed(self, batch: Batch) -> None:
+        await self.worker._begin("sends", batch)
+        under_way = self.worker._under_way["sends"]
+        await asyncio.gather(*under_way)
 
     def seen(self) -> tuple[list[str], dict[tuple[str, int], int]]:
         """What is open, and how far the partition is worked off."""
