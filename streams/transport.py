@@ -10,7 +10,7 @@ and says which name moved.
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
@@ -97,25 +97,75 @@ def _states(consumer: Any) -> list[tuple[Any, Any]]:
     return [(tp, state) for tp, state in states if state.has_valid_position]
 
 
+class _Chunk(list[Any]):
+    """The records of one record batch; to aiokafka one record with the offset of the last."""
+
+    @property
+    def offset(self) -> int:
+        """Of the last."""
+        return int(self[-1].offset)
+
+
+class _Whole:
+    """A record batch that hands out all it has as one item."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[_Chunk]:
+        if chunk := _Chunk(self._batch):
+            yield chunk
+
+
+class _Wholes:
+    """What was fetched of a partition, its record batches whole."""
+
+    def __init__(self, records: Any) -> None:
+        self.has_next = records.has_next
+        self._next = records.next_batch
+
+    def next_batch(self) -> _Whole:
+        """The next."""
+        return _Whole(self._next())
+
+
 def _as_read(_: TopicPartition, record: Any) -> Any:
     return record
 
 
-def _share(take: Callable[[int], Any], records_max: int) -> Any:
-    return take(min(records_max, _SHARE_RECORDS_MAX))
+def _share(result: Any, take: Callable[[int], Any], left: list[int], _: Any) -> list[Any]:
+    """Record batches of a partition up to a share, or to what is left of a poll."""
+    unread = result._partition_records
+    share: list[Any] = []
+    first = unread.next_fetch_offset
+    while len(share) < min(_SHARE_RECORDS_MAX, left[0]) and (chunks := take(1)):
+        share += chunks[0]
+    if share and share[0].offset < first:  # reading begins within a batch
+        share = [record for record in share if record.offset >= first]
+    left[0] -= len(share)
+    return share
 
 
 def _hand_out_in_shares(fetcher: Any) -> None:
-    """Leaves what was fetched as the record reader made it, a `ConsumerRecord` of it would cost half of reading.
+    """Leaves what was fetched as the record reader made it: a `ConsumerRecord` of each would cost half of reading.
 
     And hands it out a share a partition at a time: one fetch may hold minutes of a partition's log, and what belongs
     together would wait for each other in memory for as long.
     """
+    left = [POLL_RECORDS_MAX]
     for result in fetcher._records.values():
         unread = getattr(result, "_partition_records", None)
-        if unread is not None and unread._consumer_record is not _as_read:
-            unread._consumer_record = _as_read
-            result.getall = partial(_share, result.getall)
+        if unread is None:
+            continue
+        if unread._consumer_record is not _as_read:
+            unread._consumer_record, unread._records = _as_read, _Wholes(unread._records)
+        result.getall = partial(_share, result, partial(FetchResult.getall, result), left)
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -134,7 +184,6 @@ class _Thread(driver.AIOKafkaConsumerThread):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
-            max_poll_records=POLL_RECORDS_MAX,
             # A store that is away for hours must not cost the membership: Faust would never come back from that.
             max_poll_interval_ms=7 * 86_400_000,
             max_partition_fetch_bytes=_FETCH_BYTES_MAX,
@@ -155,22 +204,22 @@ class _Thread(driver.AIOKafkaConsumerThread):
         timeout: Any = None,  # noqa: ASYNC109  # the signature is Faust's
         max_records: Any = None,
     ) -> Any:
-        batches = await self._drain(consumer, active_partitions, max_records)
+        batches = await self._drain(consumer, active_partitions)
         if not batches and timeout:
             waiter = consumer._fetcher._create_fetch_waiter()
             await asyncio.wait([waiter], timeout=timeout)
             waiter.result() if waiter.done() else waiter.cancel()  # what the broker denies us is raised
-            batches = await self._drain(consumer, active_partitions, max_records)
+            batches = await self._drain(consumer, active_partitions)
         return batches
 
-    async def _drain(self, consumer: Any, active: Any, max_records: int) -> dict[TopicPartition, list[Batch]]:
+    async def _drain(self, consumer: Any, active: Any) -> dict[TopicPartition, list[Batch]]:
         """What was fetched already. Nothing else runs meanwhile: positions, records and generation belong together."""
         if consumer._subscription.reassignment_in_progress:
             return {}
         generation = consumer._coordinator.generation
         before = {tp: state.position for tp, state in _states(consumer)}
         _hand_out_in_shares(consumer._fetcher)
-        records = await super()._fetch_records(consumer, self._abreast(consumer, active), 0, max_records)
+        records = await super()._fetch_records(consumer, self._abreast(consumer, active), 0, None)
         for tp, entries in records.items():
             self.newest_ms[tp] = entries[-1].timestamp
         return {
@@ -320,6 +369,7 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (Fetcher, "_create_fetch_waiter", "(self)"),
     (FetchResult, "getall", "(self, max_records)"),
     (PartitionRecords, "_consumer_record", "(self, tp, record)"),
+    (PartitionRecords, "_unpack_records", "(self)"),
     (SubscriptionState, "reassignment_in_progress", None),
 )
 

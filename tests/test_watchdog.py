@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from streams import agents, kafka
+from streams import kafka
 from streams.agents import Worker, WorkerStuck
+from streams.clock import monotonic_ms
 from streams.settings import Settings
 from streams.watchdog import STUCK_MS_MAX, Watchdog
 from tests import pipeline
@@ -43,10 +44,10 @@ def test_time_that_was_held_up_does_not_count() -> None:
 
 async def _run(settings: Settings, harm: Any, monkeypatch: pytest.MonkeyPatch) -> BaseException | None:
     """A worker that has read something, then is harmed; what it ends with once the clock says two minutes more."""
-    passed_ms, real_ms = 0, agents.monotonic_ms
+    passed_ms, real_ms = 0, monotonic_ms
     await kafka.create_topics(settings)
     worker = Worker(settings, await kafka.check_topics(settings))
-    monkeypatch.setattr(agents, "monotonic_ms", lambda: real_ms() + passed_ms)
+    monkeypatch.setattr("streams.agents.monotonic_ms", lambda: real_ms() + passed_ms)
     await worker.start()
     assert worker.failed is not None
     try:
