@@ -12,15 +12,41 @@ static const char *const names_of_columns[WORKED_OUT] = {
     "timeline_segment", "timeline_error_code", "timeline_source", "version", "shard", "facts",
 };
 
+static int add_some(Builder *b, const Message *messages, Py_ssize_t count, int64_t shard, bool in_bytes)
+{
+    int failed = 0;
+    for (Py_ssize_t n = 0; !failed && n < count; n++)
+        if (messages[n].in_bytes == in_bytes) failed = add_outbound(b, &messages[n], shard);
+    return failed;
+}
+
+/* Nobody changes a message that is being written: what is in bytes is folded without the lock. */
+static int add_all(Builder *b, const Message *messages, Py_ssize_t count, int64_t shard)
+{
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = add_some(b, messages, count, shard, true);
+    Py_END_ALLOW_THREADS
+    return failed || add_some(b, messages, count, shard, false);
+}
+
 /* outbound(shard, lives) and inbound(shard, receives, settled_ms): adds their records. */
 static PyObject *builder_outbound(Builder *b, PyObject *args)
 {
     long long shard;
     PyObject *lives;
     if (!PyArg_ParseTuple(args, "LO!", &shard, &PyList_Type, &lives)) return NULL;
-    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(lives); n++)
-        if (add_outbound(b, PyList_GET_ITEM(lives, n), shard)) return NULL;
-    Py_RETURN_NONE;
+    Py_ssize_t count = PyList_GET_SIZE(lives), known = 0;
+    Message *messages = PyMem_Calloc((size_t)count + 1, sizeof *messages);
+    if (!messages) return PyErr_NoMemory();
+    while (known < count && !message_init(&messages[known], b, PyList_GET_ITEM(lives, known))) known++;
+    int failed = known < count || add_all(b, messages, count, shard);
+    while (known--) {
+        Py_DECREF(messages[known].send);
+        Py_DECREF(messages[known].receipts);
+    }
+    PyMem_Free(messages);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *builder_inbound(Builder *b, PyObject *args)
@@ -50,7 +76,7 @@ static void drop_blocks(Builder *b)
     while (b->block_count) {
         Block *block = b->blocks[--b->block_count];
         for (int n = 0; n < b->count; n++) column_clear(&block->columns[n]);
-        PyMem_Free(block);
+        PyMem_RawFree(block);
     }
 }
 

@@ -7,10 +7,7 @@ static int put(Bytes *b, const void *data, size_t size)
         size_t room = b->room ? b->room * 2 : 4096;
         while (room < b->size + size) room *= 2;
         char *at = PyMem_RawRealloc(b->at, room);
-        if (!at) {
-            PyErr_NoMemory();
-            return -1;
-        }
+        if (!at) return fail(PyExc_MemoryError, "no room for a column");
         b->at = at;
         b->room = room;
     }
@@ -21,10 +18,7 @@ static int put(Bytes *b, const void *data, size_t size)
 
 static int put_end(Bytes *ends, size_t end)
 {
-    if (end > INT32_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "more than a block can hold");
-        return -1;
-    }
+    if (end > INT32_MAX) return fail(PyExc_OverflowError, "more than a block can hold");
     int32_t at = (int32_t)end;
     return put(ends, &at, sizeof at);
 }
@@ -62,10 +56,8 @@ int put_number(Column *c, int64_t number)
 {
     size_t size = c->kind == 'B' || c->kind == 'b' ? 1 : c->kind == 'H' ? 2 : 8;
     bool is_unsigned = size < 8 || c->kind == 'Q';
-    if (is_unsigned && (number < 0 || (size < 8 && number >> 8 * size))) {
-        PyErr_SetString(PyExc_OverflowError, "a number that its column cannot hold");
-        return -1;
-    }
+    if (is_unsigned && (number < 0 || (size < 8 && number >> 8 * size)))
+        return fail(PyExc_OverflowError, "a number that its column cannot hold");
     /* In lists a row counts, not what is in it. */
     c->filled |= number != 0 && c->kind != 'L' && c->kind != 'b';
     return put(&c->fixed, &number, size); /* the low bytes come first on every machine this is built for */

@@ -18,7 +18,7 @@ static int add_texts(Column *c, Event *e, int field, PyObject *texts)
         } while (take_byte(&at, ','));
         return end_row(c, true);
     }
-    if (!PyTuple_Check(texts)) return PyErr_SetString(PyExc_TypeError, "a tuple is wanted"), -1;
+    if (!PyTuple_Check(texts)) return fail(PyExc_TypeError, "a tuple is wanted");
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(texts); n++) {
         Text text;
         if (text_of(PyTuple_GET_ITEM(texts, n), &text) || put_item(c, text)) return -1;
@@ -50,7 +50,7 @@ static int add_map(Column *c, Event *e, int field, PyObject *map)
     Py_ssize_t at = 0;
     if (e) return e->places[field].size ? add_pairs(c, e, field) : end_row(c, false);
     if (map == Py_None) return end_row(c, false);
-    if (!PyDict_Check(map)) return PyErr_SetString(PyExc_TypeError, "a dict is wanted"), -1;
+    if (!PyDict_Check(map)) return fail(PyExc_TypeError, "a dict is wanted");
     while (PyDict_Next(map, &at, &name, &value)) {
         Text text;
         if (text_of(name, &text) || put_item(c, text) || text_of(value, &text) || put_value(c, text)) return -1;
@@ -173,7 +173,7 @@ static int write_json(Json *j, const char *text, Py_ssize_t size)
     if (j->size + (size_t)size > j->room) {
         size_t room = (j->size + (size_t)size) * 2 + 256;
         char *at = PyMem_RawRealloc(j->at, room);
-        if (!at) return PyErr_NoMemory(), -1;
+        if (!at) return fail(PyExc_MemoryError, "no room for facts");
         j->at = at;
         j->room = room;
     }
@@ -186,7 +186,7 @@ static int write_quoted(Json *j, Text text, bool last)
 {
     for (Py_ssize_t n = 0; n < text.size; n++)
         if ((uint8_t)text.at[n] < 0x20 || text.at[n] == '"' || text.at[n] == '\\')
-            return PyErr_SetString(PyExc_ValueError, "a text that needs escapes"), -1;
+            return fail(PyExc_ValueError, "a text that needs escapes");
     return write_json(j, "\"", 1) || write_json(j, text.at, text.size) || write_json(j, last ? "\"]" : "\",", 2);
 }
 
@@ -244,9 +244,8 @@ static int add_carried(const Builder *b, Block *block, const Ref *send, const St
 
 static Block *new_block(Builder *b, int month)
 {
-    if (b->block_count == MONTHS_MAX) return PyErr_SetString(PyExc_ValueError, "too many months"), NULL;
-    Block *block = PyMem_Calloc(1, sizeof *block);
-    if (!block) return (Block *)PyErr_NoMemory();
+    Block *block = b->block_count < MONTHS_MAX ? PyMem_RawCalloc(1, sizeof *block) : NULL;
+    if (!block) return fail(PyExc_MemoryError, "no room for another month"), NULL;
     block->month = month;
     b->blocks[b->block_count++] = block;
     for (int n = 0; n < b->count; n++)
@@ -275,7 +274,7 @@ static int add_times(const Builder *b, Block *block, int64_t occurred, int64_t s
     int64_t amended, int64_t amendments)
 {
     Py_ssize_t row = block->rows;
-    if (amendments > UINT16_MAX) return PyErr_SetString(PyExc_OverflowError, "too many amendments"), -1;
+    if (amendments > UINT16_MAX) return fail(PyExc_OverflowError, "too many amendments");
     return put_number(column(b, block, OCCURRED_AT), occurred) || put_ms(column(b, block, SENT_AT), row, sent, sent != 0)
         || put_ms(column(b, block, FINAL_AT), row, final, final != 0) || put_number(column(b, block, SETTLED_AT), settled)
         || put_ms(column(b, block, AMENDED_AT), row, amended, amended != 0)
@@ -322,28 +321,37 @@ static int add_outcome(Builder *b, Block *block, const Ref *send, int64_t send_m
         || add_timeline(b, block, send, id, send_ms, ordered, count) || add_version(b, block, rank, 1 + count, shard);
 }
 
-int add_outbound(Builder *b, PyObject *life, int64_t shard)
+int message_init(Message *m, Builder *b, PyObject *life)
+{
+    const Py_ssize_t *at = slots_of(&b->lives, life);
+    if (!at) return -1;
+    PyObject *send = slot_get(life, at[0]), *receipts = slot_get(life, at[1]);
+    if (!PyTuple_Check(receipts) || PyTuple_GET_SIZE(receipts) > RECEIPTS_MAX)
+        return fail(PyExc_ValueError, "more receipts than a message can have");
+    for (int n = 0; n < 3; n++) m->times[n] = PyLong_AsLongLong(slot_get(life, at[2 + n]));
+    if (PyErr_Occurred()) return -1;
+    m->in_bytes = Py_TYPE(send) == &EventType;
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(receipts); n++)
+        m->in_bytes = m->in_bytes && Py_TYPE(PyTuple_GET_ITEM(receipts, n)) == &EventType;
+    m->send = Py_NewRef(send);
+    m->receipts = Py_NewRef(receipts);
+    return 0;
+}
+
+int add_outbound(Builder *b, const Message *m, int64_t shard)
 {
     Step steps[RECEIPTS_MAX];
     const Step *strongest[RECEIPTS_MAX], *ordered[RECEIPTS_MAX];
-    const Py_ssize_t *at = slots_of(&b->lives, life);
-    PyObject *receipts = at ? slot_get(life, at[1]) : NULL;
-    if (!receipts || !PyTuple_Check(receipts) || PyTuple_GET_SIZE(receipts) > RECEIPTS_MAX) {
-        if (at) PyErr_SetString(PyExc_ValueError, "more receipts than a message can have");
-        return -1;
-    }
-    int count = (int)PyTuple_GET_SIZE(receipts);
-    int64_t times[3], ms;
-    for (int n = 0; n < 3; n++) times[n] = PyLong_AsLongLong(slot_get(life, at[2 + n]));
+    int count = (int)PyTuple_GET_SIZE(m->receipts);
+    int64_t ms;
     Ref send;
-    if (PyErr_Occurred() || ref_init(&send, &b->sends, slot_get(life, at[0])) || get_number(&send, OCCURRED_MS, &ms)
-        || read_steps(b, receipts, steps))
+    if (ref_init(&send, &b->sends, m->send) || get_number(&send, OCCURRED_MS, &ms) || read_steps(b, m->receipts, steps))
         return -1;
     for (int n = 0; n < count; n++) strongest[n] = ordered[n] = &steps[n];
     sort_steps(strongest, count, by_strength);
     sort_steps(ordered, count, by_time);
     Block *block = block_at(b, ms);
-    if (!block || add_outcome(b, block, &send, ms, strongest, ordered, count, times, shard)) return -1;
+    if (!block || add_outcome(b, block, &send, ms, strongest, ordered, count, m->times, shard)) return -1;
     block->rows++;
     return 0;
 }

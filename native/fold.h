@@ -59,6 +59,13 @@ typedef struct {
     const int8_t *field_of;
 } Ref;
 
+/* A settled message; `times` are settled, amended, amendments. */
+typedef struct {
+    PyObject *send, *receipts;
+    int64_t times[3];
+    bool in_bytes;
+} Message;
+
 typedef struct {
     Ref ref;
     int rank, segment;
@@ -79,7 +86,10 @@ int by_time(const Step *a, const Step *b);
 void sort_steps(const Step **steps, int count, int (*order)(const Step *, const Step *));
 
 /* ---- fold.c ---- */
-int add_outbound(Builder *b, PyObject *life, int64_t shard);
+/* Needs Python's lock. */
+int message_init(Message *m, Builder *b, PyObject *life);
+/* Does not need it for a message that is all in bytes. */
+int add_outbound(Builder *b, const Message *m, int64_t shard);
 int add_inbound(Builder *b, PyObject *receive, int64_t shard, int64_t settled_ms);
 
 #endif

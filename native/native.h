@@ -13,6 +13,20 @@
 /* A function that can doubt returns one of these; FAILED means that a Python error is set. */
 typedef enum { FAILED = -1, DOUBT = 0, SURE = 1 } Answer;
 
+/* Folding lets go of Python's lock: what it seldom needs of Python it takes the lock for. Harmless where it is held. */
+#define LOCKED(statement)                          \
+    do {                                           \
+        PyGILState_STATE lock = PyGILState_Ensure(); \
+        statement;                                 \
+        PyGILState_Release(lock);                  \
+    } while (0)
+
+static inline int fail(PyObject *type, const char *what)
+{
+    LOCKED(PyErr_SetString(type, what));
+    return -1;
+}
+
 /* A run of bytes in a value that outlives it. */
 typedef struct {
     const uint8_t *start;

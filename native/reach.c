@@ -21,12 +21,17 @@ int ref_init(Ref *r, Access *a, PyObject *object)
     *r = (Ref){object, NULL, NULL, a->field_of};
     if (Py_TYPE(object) != &EventType) return (r->slots = slots_of(&a->slots, object)) ? 0 : -1;
     r->event = (Event *)object;
-    return r->event->decoder == a->decoder ? 0 : learn_decoder(a, r->event->decoder);
+    int failed = 0;
+    if (r->event->decoder != a->decoder) LOCKED(failed = learn_decoder(a, r->event->decoder));
+    return failed;
 }
 
 int text_of(PyObject *object, Text *out)
 {
-    out->at = PyUnicode_AsUTF8AndSize(object, &out->size);
+    if (PyUnicode_Check(object) && PyUnicode_IS_COMPACT_ASCII(object))
+        *out = (Text){(const char *)PyUnicode_1BYTE_DATA(object), PyUnicode_GET_LENGTH(object)};
+    else
+        LOCKED(out->at = PyUnicode_AsUTF8AndSize(object, &out->size));
     return out->at ? 0 : -1;
 }
 
@@ -78,10 +83,7 @@ int get_source(const Ref *r, char *buffer, Text *out)
     if (!r->event) return text_of(slot_get(r->object, r->slots[SOURCE]), out);
     Text where;
     if (text_of(r->event->where, &where)) return -1;
-    if (where.size > SOURCE_SIZE_MAX - 24) {
-        PyErr_SetString(PyExc_ValueError, "a topic's name is too long");
-        return -1;
-    }
+    if (where.size > SOURCE_SIZE_MAX - 24) return fail(PyExc_ValueError, "a topic's name is too long");
     char digits[24];
     int count = 0;
     uint64_t left = (uint64_t)r->event->offset;

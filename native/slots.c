@@ -65,5 +65,7 @@ const Py_ssize_t *slots_of(Slots *slots, PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     for (int n = 0; n < slots->count; n++)
         if (slots->shapes[n].type == type) return slots->shapes[n].offsets;
-    return learn(slots, type);
+    const Py_ssize_t *learned;
+    LOCKED(learned = learn(slots, type));
+    return learned;
 }

@@ -2,11 +2,20 @@
 
 import asyncio
 import json
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faust.streams
 import pytest
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams import demo, kafka, transport
 from streams.settings import Settings
@@ -78,6 +87,47 @@ def test_a_commit_whose_caller_is_cancelled_is_cancelled() -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(bounded())
+
+
+class _Position:
+    """Where a partition is read, as aiokafka keeps it."""
+
+    active, paused = True, False
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.consumed_to = partial(setattr, self, "position")
+
+    def state_value(self, tp: TopicPartition) -> "_Position":
+        """Of the only one there is."""
+        return self
+
+
+def _batch(offsets: range) -> bytes:
+    """A record batch as it lies in a log."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    for n in range(len(offsets)):
+        builder.append(n, 1_000, b"k", b"v", [])
+    return offsets.start.to_bytes(8) + bytes(builder.build())[8:]
+
+
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=6), st.data())
+def test_shares_hand_out_every_record_once(sizes: list[int], data: st.DataObject) -> None:
+    """Record batches whole until a share is full, none from before where reading begins; the position follows."""
+    ends = list(accumulate(sizes))
+    start = data.draw(st.integers(0, sizes[0] - 1))
+    log = b"".join(_batch(range(end - size, end)) for end, size in zip(ends, sizes, strict=True))
+    tp, position = TopicPartition("t", 0), _Position(start)
+    unread = PartitionRecords(tp, MemoryRecords(log), None, start, None, None, True, READ_COMMITTED)
+    result = FetchResult(tp, assignment=position, partition_records=unread, backoff=0)
+    read: list[int] = []
+    while result.has_more():
+        transport._hand_out_in_shares(SimpleNamespace(_records={tp: result}))
+        share = [record.offset for record in result.getall(None)]
+        assert len(share) < transport._SHARE_RECORDS_MAX + max(sizes)
+        read += share
+        assert position.position == start + len(read)
+    assert read == list(range(start, ends[-1]))
 
 
 def _value(message_id: str) -> bytes:
