@@ -11,7 +11,7 @@ static int put(Bytes *b, const void *data, size_t size)
         b->at = at;
         b->room = room;
     }
-    memcpy(b->at + b->size, data, size);
+    if (size) memcpy(b->at + b->size, data, size); /* nothing may have no place yet */
     b->size += size;
     return 0;
 }
