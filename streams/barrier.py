@@ -109,10 +109,14 @@ class Barrier:
 
     async def run(self) -> None:
         """Flushes and checkpoints until `finish`; to cancel it in the midst of a write would tear that write."""
-        next_ms = self._clock_ms() + self._checkpoint_ms
+        began_ms = self._clock_ms()
+        next_ms = began_ms + self._checkpoint_ms
         while not self._finishing:
+            # From the beginning of the write before: a long write makes no row wait longer than a short one.
+            wait_ms = min(self._flush_ms, max(0, began_ms + self._flush_ms - self._clock_ms()))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), self._flush_ms / 1000)
+                await asyncio.wait_for(self._full.wait(), wait_ms / 1000)
+            began_ms = self._clock_ms()
             unsaved = sum(p.unsaved() for p in self._flow.partitions.values())
             due = self._clock_ms() >= next_ms or unsaved >= UNSAVED_MAX
             if not due and not self._full.is_set() and self._is_behind():
