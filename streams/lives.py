@@ -288,10 +288,10 @@ class Lives:
 
         Of a campaign that occurred in one second it is that second: to look at each of them is too dear.
         """
-        for begin_ms, ids in self._occurred.ascending():
-            if len(ids) > _EARLIEST_MAX:
+        for begin_ms, count, standing in self._occurred.ascending():
+            if count > _EARLIEST_MAX:
                 return begin_ms
-            lives = [self._open_life(mid) for mid in ids]
+            lives = [self._open_life(mid) for mid in standing()]
             times = [life.send.occurred_ms for life in lives if life is not None and life.send is not None]
             if times:
                 return min(times)

@@ -5,6 +5,7 @@ list is done, and then the list is swept: two list slots an id, and no work that
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 _SWEEP_MIN: Final = 64
@@ -47,9 +48,10 @@ class Wheel:
         last = at_ms // self._bucket_ms
         return [i for b in sorted(b for b in self._ids if b <= last) for i in self._standing(b)]
 
-    def ascending(self) -> Iterator[tuple[int, list[str]]]:
-        """When each bucket begins, in ms, and the ids that stand in it, earliest first."""
-        return ((bucket * self._bucket_ms, self._standing(bucket)) for bucket in sorted(self._ids))
+    def ascending(self) -> Iterator[tuple[int, int, Callable[[], list[str]]]]:
+        """Bucket by bucket, earliest first: when it begins in ms, how many ids stand in it, and what tells them."""
+        for bucket in sorted(self._ids):
+            yield bucket * self._bucket_ms, self._live[bucket], partial(self._standing, bucket)
 
     def _standing(self, bucket: int) -> list[str]:
         ids = self._ids[bucket] = list(dict.fromkeys(i for i in self._ids[bucket] if self._stands(i)))

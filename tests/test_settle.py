@@ -179,6 +179,17 @@ def test_attributes_may_be_called_like_what_memory_leaves_out() -> None:
     assert [(r.message_id, r.event_id) for r in life.receipts] == [("m1", "m1-1"), ("m1", "r2")]
 
 
+@pytest.mark.parametrize(("messages", "told_ms"), [(1_000, NOON_MS + 7), (1_001, NOON_MS)])
+def test_of_a_campaign_of_one_second_the_second_is_told(messages: int, told_ms: int) -> None:
+    """`settled_through` is the smallest `occurred_at` still open; of more than a thousand in one second that second."""
+    partition = Partition(0, 60_000, NOON_MS)
+    events = [read("sends", n, message_id=f"m{n}", event_id=f"e{n}", at_ms=NOON_MS + 7) for n in range(messages)]
+    partition.add_sends([(e, entry(n, NOON_MS + 7, event("sends"))) for n, e in enumerate(events)], NOON_MS + 7)
+    for topic in partition.marks:
+        partition.caught_up(topic, NOON_MS + 50)
+    assert partition.snapshot(NOON_MS + 50).settled_through == told_ms
+
+
 def test_a_clock_that_jumps_forgets_nothing() -> None:
     """What was settled is remembered for ten minutes of the log, though the worker's clock goes an hour ahead."""
     partition = Partition(0, 5_000, NOON_MS)

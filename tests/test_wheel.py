@@ -38,7 +38,7 @@ def test_whatever_is_due_is_handed_out(touches: list[tuple[str, int]], at_ms: in
 def test_the_earliest_come_first(touches: list[tuple[str, int]]) -> None:
     """`ascending` hands out every id that stands, bucket by bucket: the earliest is in the first that is not empty."""
     wheel, held = play(touches)
-    groups = [group for _, group in wheel.ascending() if group]
+    groups = [group for _, _, standing in wheel.ascending() if (group := standing())]
     assert {id_ for group in groups for id_ in group} == set(held)
     if held:
         assert min(held.values()) == min(held[id_] for id_ in groups[0])
