@@ -1,6 +1,7 @@
 """What the worker makes of batches that outlived their generation: the group may move on at any point of their way."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -92,6 +93,33 @@ def test_a_batch_whose_generation_ends_while_it_is_looked_up_is_left(bench: Benc
     bench.asked = rebalance
     bench.work(NOW, at_ms=NOON_MS - 7_200_000)
     assert bench.seen() == ([], {})
+
+
+def test_while_one_partition_waits_for_an_answer_others_go_on(bench: Bench) -> None:
+    """Its own later batches come after it, in order; a batch of another partition is worked off at once."""
+    answered = threading.Event()
+
+    def ask(what: str) -> None:
+        if what == "lookup":
+            answered.wait(10)
+
+    bench.asked = ask
+    worker = bench.worker
+    worker.flow.open_partition(1, NOON_MS)
+    worker._next["sends", 1] = 0
+    late: Any = entry(0, NOON_MS, event("sends", "late", NOON_MS - 7_200_000))
+
+    async def work() -> None:
+        await worker._begin("sends", Batch(PREFIX + "sends", 0, NOW, [late], 0, 1))
+        await worker._begin("sends", sends(1, 3))
+        await worker._begin("sends", sends(0, 2)._replace(partition=1))
+        assert worker.barrier.done == {("sends", 1): 2} and not worker.flow.partitions[0].lives
+        answered.set()
+        await asyncio.gather(*worker._under_way["sends"])
+
+    asyncio.run(work())
+    assert worker.barrier.done == {("sends", 1): 2, ("sends", 0): 3}
+    assert list(worker.flow.partitions[0].lives) == ["late", "m1", "m2"] and not worker._under_way["sends"]
 
 
 def test_a_batch_whose_generation_ends_while_it_waits_for_room_is_left(bench: Bench) -> None:
