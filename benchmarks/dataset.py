@@ -81,7 +81,7 @@ def loaded(home: Path, kafka_at: str, prefix: str, messages: int) -> Dataset:
             return found
         raise SystemExit(f"{home} holds {found.messages:,} messages: name that number, or another --home")
     here, what = ready(home, kafka_at, prefix), plan(messages, time.time_ns() // 1_000_000)
-    events = asyncio.run(_load(here, what))
+    events = asyncio.run(load(here, what))
     began = time.monotonic()
     records = expect.write(here, expect_file(home, prefix))
     print(f"  what must come of them: {time.monotonic() - began:.0f} s", file=sys.stderr)
@@ -100,7 +100,8 @@ def expect_file(home: Path, prefix: str) -> Path:
     return home / f"{prefix}expected.msgpack"
 
 
-async def _load(here: Settings, what: simulate.Plan) -> int:
+async def load(here: Settings, what: simulate.Plan) -> int:
+    """Loads topics, empty or half loaded, with what the plan says; returns how many events that were."""
     await _forget_half_loaded(here)
     await kafka.create_topics(here)
     began = time.monotonic()

@@ -17,10 +17,9 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from benchmarks import tables
-from benchmarks.bench import load, plan
+from benchmarks import dataset, tables
 from streams import broker, kafka, running, settings
-from streams.agents import clock_ms
+from streams.clock import clock_ms
 from streams.settings import Settings
 from tests.servers import serve
 
@@ -113,7 +112,7 @@ def compare(rounds: int) -> dict[str, Any]:
         home = Path(folder)
         started = broker.start(home, cache_dir=Path.home() / ".cache" / "mdr", tied_to_parent=True)
         own = {"MDR_KAFKA": started.bootstrap, "MDR_DATA_DIR": folder, "HOME": os.environ["HOME"]}
-        events = asyncio.run(load(settings.load(own, home), plan(MESSAGES, clock_ms() - 15 * 3_600_000, sound=True)))
+        events = asyncio.run(dataset.load(settings.load(own, home), dataset.plan(MESSAGES, clock_ms())))
         runs = [{c: measure(home, started.bootstrap, c, turn, events) for c in COUNTS} for turn in range(rounds)]
         broker.stop(home)
     out: dict[str, Any] = {}

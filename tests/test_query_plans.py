@@ -19,7 +19,7 @@ from schemas.times import format_rfc3339
 from streams.store import Store
 
 ROWS: Final = 400_000
-GRANULE: Final = 8_192
+GRANULE: Final = 2_048
 START_MS: Final = 1_767_571_200_000  # 2026-01-05T00:00:00Z: all in two months
 DAY_MS: Final = 86_400_000
 ONE: Final = Scope(("account-3",))
@@ -105,11 +105,14 @@ def test_a_page_reads_its_own_granules(store: Store, ask: Callable[[Any], object
 
 
 def test_a_record_by_its_id_reads_its_own_granule(store: Store) -> None:
-    """A message id is found through the table's index of ids, in one statement, whatever the caller may see."""
+    """A message id is found through the table's index of ids, in one statement, whatever the caller may see.
+
+    The index may be wrong of one granule in a thousand, and there are two hundred.
+    """
     row = query.listing(store.client, Listing(ONE, DAY, Is("direction", "eq", "outbound"), limit=1))[0]
     for scope in (Scope(None), ONE, Scope(tuple(f"account-{n}" for n in range(ACCOUNTS)))):
         read = asked(store, lambda client, scope=scope: query.record(client, scope, row["message_id"]))  # type: ignore[misc]
-        assert read == [1]
+        assert len(read) == 1 and 1 <= read[0] <= 2
 
 
 class Shelfless(NamedTuple):
@@ -193,7 +196,7 @@ def test_statistics_read_what_they_are_of(store: Store, by: tuple[str, ...]) -> 
     (month,) = asked(store, lambda client: stats.rows(client, ONE, MONTH, EVERYTHING, by))
     assert one < month <= OF_AN_ACCOUNT
     (every,) = asked(store, lambda client: stats.rows(client, Scope(None), DAY, EVERYTHING, by))
-    assert every <= 2 * ACCOUNTS < ROWS // GRANULE
+    assert every <= 3 * ACCOUNTS < ROWS // GRANULE
 
 
 def test_a_piece_of_a_report_reads_its_piece(store: Store) -> None:
@@ -202,7 +205,7 @@ def test_a_piece_of_a_report_reads_its_piece(store: Store) -> None:
     cuts = extract.cut(store.client, wanted)
     assert cuts.rows == ROWS
     read = asked(store, lambda client: list(extract.pieces(client, wanted, cuts.keys, "CSV")))
-    assert len(read) == len(cuts.keys) + 1 and max(read) <= extract.PIECE_ROWS / GRANULE + 4
+    assert len(read) == len(cuts.keys) + 1 and max(read) <= extract.PIECE_ROWS / GRANULE + 6
 
 
 def test_a_vendors_report_reads_its_account(store: Store) -> None:
