@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from benchmarks import merging, rebalance
 from benchmarks.merging import Engine, Load
 from benchmarks.rebalance import Group, Times
+from streams.barrier import ROWS_MAX
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
 _DAY_S: Final = 86_400
@@ -184,7 +185,7 @@ def _recovery_s(p: Plan) -> float:
 
 def _rows(p: Plan, flush_s: float) -> float:
     # The worker flushes early at 20,000 rows.
-    return min(60_000, p.messages_per_s / p.all_workers * flush_s)
+    return min(ROWS_MAX, p.messages_per_s / p.all_workers * flush_s)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

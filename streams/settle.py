@@ -326,8 +326,9 @@ class Partition(Lives):
                 self._settle(mid, life, now_ms)
         for mid in self._waits.upto(self.marks["sends"]):
             life = self._open_life(mid)
-            is_waiting = life is not None and life.send is None and mid not in self._held
-            if life is not None and is_waiting and life.asked and life.deadline_ms < self.marks["sends"]:
+            if life is None or life.send is not None or mid in self._held:
+                continue
+            if life.asked and life.deadline_ms < self.marks["sends"]:
                 self._orphan(mid, life, now_ms)
         for direction, topic in (("outbound", "sends"), ("inbound", "receives")):
             self._recent[direction].forget(now_ms - REMEMBER_MS, self._read_ms[topic] - REMEMBER_MS)

@@ -10,7 +10,7 @@ and says which name moved.
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
@@ -139,12 +139,12 @@ def _as_read(_: TopicPartition, record: Any) -> Any:
     return record
 
 
-def _share(result: Any, take: Callable[[int], Any], left: list[int], _: Any) -> list[Any]:
+def _share(result: Any, left: list[int], _: Any) -> list[Any]:
     """Record batches of a partition up to a share, or to what is left of a poll."""
     unread = result._partition_records
     share: list[Any] = []
     first = unread.next_fetch_offset
-    while len(share) < min(_SHARE_RECORDS_MAX, left[0]) and (chunks := take(1)):
+    while len(share) < min(_SHARE_RECORDS_MAX, left[0]) and (chunks := FetchResult.getall(result, 1)):
         share += chunks[0]
     if share and share[0].offset < first:  # reading begins within a batch
         share = [record for record in share if record.offset >= first]
@@ -165,7 +165,7 @@ def _hand_out_in_shares(fetcher: Any) -> None:
             continue
         if unread._consumer_record is not _as_read:
             unread._consumer_record, unread._records = _as_read, _Wholes(unread._records)
-        result.getall = partial(_share, result, partial(FetchResult.getall, result), left)
+        result.getall = partial(_share, result, left)
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
