@@ -264,19 +264,51 @@ static Answer derive(Decoder *d, Reading *r)
 
 /* ---- one entry ---- */
 
-static Answer read_event(Decoder *d, Reading *r, PyObject *key, PyObject *value, int64_t clock_ms)
+/* An entry's key and value, and what keeps them. */
+typedef struct {
+    Span key, value;
+    PyObject *held;
+    int64_t offset;
+} Raw;
+
+static Answer reach_bytes(PyObject *entry, PyObject *name, Span *out, PyObject **held)
 {
-    if (!PyBytes_CheckExact(value) || !PyBytes_CheckExact(key) || PyBytes_GET_SIZE(value) > VALUE_BYTES_MAX) return DOUBT;
-    r->data = (const uint8_t *)PyBytes_AS_STRING(value);
-    Cursor c = {r->data, r->data + PyBytes_GET_SIZE(value)};
+    *held = PyObject_GetAttr(entry, name);
+    if (!*held) return FAILED;
+    if (!PyBytes_CheckExact(*held)) return DOUBT;
+    *out = (Span){(const uint8_t *)PyBytes_AS_STRING(*held), PyBytes_GET_SIZE(*held), false, true};
+    return SURE;
+}
+
+static Answer reach_entry(PyObject *entry, Raw *raw, PyObject **key)
+{
+    if (Py_TYPE(entry) == &RecordType) {
+        Record *r = (Record *)entry;
+        *raw = (Raw){r->key, r->value, Py_NewRef(r->data), r->offset};
+        return sure_if(r->key.size >= 0 && r->value.size >= 0);
+    }
+    PyObject *offset = PyObject_GetAttr(entry, name_offset);
+    raw->offset = offset ? PyLong_AsLongLong(offset) : -1;
+    Py_XDECREF(offset);
+    if (PyErr_Occurred()) return FAILED;
+    Answer answer = reach_bytes(entry, name_key, &raw->key, key);
+    return answer == SURE ? reach_bytes(entry, name_value, &raw->value, &raw->held) : answer;
+}
+
+static Answer read_event(Decoder *d, Reading *r, const Raw *raw, int64_t clock_ms)
+{
+    const Span *value = &raw->value;
+    if (value->size > VALUE_BYTES_MAX) return DOUBT;
+    r->data = value->start;
+    Cursor c = {value->start, value->start + value->size};
     Answer answer = read_object(d, r, &c);
     if (answer != SURE) return answer;
     if ((r->filled & d->required) != d->required || r->ms > clock_ms + FUTURE_MS_MAX) return DOUBT;
-    if (r->id.size != PyBytes_GET_SIZE(key) || memcmp(r->id.start, PyBytes_AS_STRING(key), (size_t)r->id.size)) return DOUBT;
+    if (r->id.size != raw->key.size || memcmp(r->id.start, raw->key.start, (size_t)r->id.size)) return DOUBT;
     return d->far_end ? derive(d, r) : SURE;
 }
 
-static PyObject *new_event(Decoder *d, const Reading *r, PyObject *value, PyObject *where, int64_t offset)
+static PyObject *new_event(Decoder *d, const Reading *r, const Raw *raw, PyObject *where)
 {
     PyObject *id = new_text(&r->id);
     Event *e = id ? PyObject_NewVar(Event, &EventType, d->count) : NULL;
@@ -285,12 +317,13 @@ static PyObject *new_event(Decoder *d, const Reading *r, PyObject *value, PyObje
         return NULL;
     }
     e->decoder = (Decoder *)Py_NewRef(d);
-    e->value = Py_NewRef(value);
+    e->held = Py_NewRef(raw->held);
+    e->data = r->data;
     e->id = id;
     e->where = Py_NewRef(where);
     e->country = Py_XNewRef(r->country);
     e->state = Py_XNewRef(r->state);
-    e->offset = offset;
+    e->offset = raw->offset;
     e->ms = r->ms;
     e->segments = (uint8_t)r->count;
     e->encoding = (uint8_t)r->encoding;
@@ -305,22 +338,21 @@ static PyObject *new_event(Decoder *d, const Reading *r, PyObject *value, PyObje
 /* The event of an entry paired with it, None where there is a doubt. */
 static PyObject *decode_entry(Decoder *d, PyObject *entry, int64_t clock_ms, PyObject *where)
 {
-    PyObject *key = PyObject_GetAttr(entry, name_key), *value = key ? PyObject_GetAttr(entry, name_value) : NULL;
-    PyObject *offset = value ? PyObject_GetAttr(entry, name_offset) : NULL, *event = NULL, *pair = NULL;
-    int64_t at = offset ? PyLong_AsLongLong(offset) : 0;
+    PyObject *key = NULL, *event = NULL, *pair = NULL;
+    Raw raw = {.held = NULL};
     Reading r;
     memset(&r, 0, offsetof(Reading, places) + (size_t)d->count * sizeof *r.places);
     r.is_sms = true;
     r.body.start = (const uint8_t *)"";
-    Answer answer = offset && !PyErr_Occurred() ? read_event(d, &r, key, value, clock_ms) : FAILED;
-    if (answer == SURE) event = new_event(d, &r, value, where, at);
+    Answer answer = reach_entry(entry, &raw, &key);
+    if (answer == SURE) answer = read_event(d, &r, &raw, clock_ms);
+    if (answer == SURE) event = new_event(d, &r, &raw, where);
     if (event) pair = PyTuple_Pack(2, event, entry);
     if (answer == DOUBT) pair = Py_NewRef(Py_None);
     Py_XDECREF(r.country);
     Py_XDECREF(event);
     Py_XDECREF(key);
-    Py_XDECREF(value);
-    Py_XDECREF(offset);
+    Py_XDECREF(raw.held);
     return pair;
 }
 

@@ -122,7 +122,7 @@ static PyObject *event_as_struct(PyObject *e, PyObject *unused) { return event_s
 static void event_dealloc(Event *e)
 {
     Py_DECREF(e->decoder);
-    Py_DECREF(e->value);
+    Py_DECREF(e->held);
     Py_DECREF(e->id);
     Py_DECREF(e->where);
     Py_XDECREF(e->country);

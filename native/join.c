@@ -14,7 +14,7 @@ typedef struct {
     PyObject *blank, *life; /* a life of which nothing is known, and its type */
 } Joiner;
 
-static PyObject *name_timestamp, *name_copy;
+static PyObject *name_copy;
 
 /* An attribute of an event in its bytes or a struct, a new reference. */
 static PyObject *get(Slots *slots, PyObject *event, int n)
@@ -169,7 +169,7 @@ static Answer join_send(Joiner *j, PyObject *const *args, PyObject *send, PyObje
     Answer answer = known < 0 ? FAILED : DOUBT;
     if (!known) {
         int64_t occurred_ms = number_of(get(&j->sends, send, S_OCCURRED_MS));
-        int64_t broker_ms = number_of(PyObject_GetAttr(entry, name_timestamp));
+        int64_t broker_ms = entry_ms(entry);
         int64_t now_ms = PyLong_AsLongLong(args[A_NOW_MS]), window_ms = PyLong_AsLongLong(args[A_WINDOW_MS]);
         int64_t late_ms = PyLong_AsLongLong(args[A_LATE_MS]), read_ms = broker_ms < now_ms ? broker_ms : now_ms;
         if (PyErr_Occurred()) answer = FAILED;
@@ -267,7 +267,6 @@ PyTypeObject JoinerType = {
 
 int join_setup(void)
 {
-    name_timestamp = PyUnicode_InternFromString("timestamp");
     name_copy = PyUnicode_InternFromString("__copy__");
-    return name_timestamp && name_copy ? PyType_Ready(&JoinerType) : -1;
+    return name_copy ? PyType_Ready(&JoinerType) : -1;
 }

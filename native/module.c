@@ -5,6 +5,7 @@ int decode_setup(void);
 int event_setup(void);
 int fold_setup(void);
 int join_setup(void);
+int log_setup(void);
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
@@ -14,11 +15,12 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    if (decode_setup() || event_setup() || fold_setup() || join_setup()) return NULL;
+    if (decode_setup() || event_setup() || fold_setup() || join_setup() || log_setup()) return NULL;
+    module.m_methods = log_functions;
     PyObject *m = PyModule_Create(&module);
-    PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType, &JoinerType};
-    const char *names[] = {"Decoder", "Event", "Builder", "Joiner"};
-    for (int n = 0; m && n < 4; n++)
+    PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType, &JoinerType, &RecordType};
+    const char *names[] = {"Decoder", "Event", "Builder", "Joiner", "Record"};
+    for (int n = 0; m && n < 5; n++)
         if (PyModule_AddObjectRef(m, names[n], (PyObject *)types[n])) Py_CLEAR(m);
     return m;
 }

@@ -138,7 +138,9 @@ typedef struct {
 typedef struct {
     PyObject_VAR_HEAD
     Decoder *decoder;
-    PyObject *value, *id, *where;
+    PyObject *held; /* the bytes that `data` is in */
+    const uint8_t *data;
+    PyObject *id, *where;
     PyObject *country; /* derived, or NULL */
     PyObject *state;   /* receipts: the word of schemas/states.py */
     int64_t offset, ms;
@@ -153,7 +155,21 @@ extern PyTypeObject DecoderType, EventType, BuilderType, JoinerType;
 static inline Span span_at(const Event *e, int field)
 {
     Place p = e->places[field];
-    return (Span){(const uint8_t *)PyBytes_AS_STRING(e->value) + p.start, p.size, false, true};
+    return (Span){e->data + p.start, p.size, false, true};
 }
+
+/* ---- log.c ---- */
+/* A log entry, left in its record batch. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *data;
+    int64_t offset, ms;
+    Span key, value; /* of size -1: none */
+    const uint8_t *headers;
+} Record;
+
+int64_t entry_ms(PyObject *entry);
+extern PyTypeObject RecordType;
+extern PyMethodDef log_functions[];
 
 #endif

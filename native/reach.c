@@ -58,7 +58,7 @@ static int event_text(Event *e, int field, Text *out)
             return at ? text_of(slot_get(e->decoder->blank, at[field]), out) : -1;
         }
     }
-    *out = (Text){PyBytes_AS_STRING(e->value) + p.start, p.size};
+    *out = (Text){(const char *)e->data + p.start, p.size};
     return 0;
 }
 

@@ -2,6 +2,18 @@
 
 from typing import Any
 
+def records(
+    data: bytes, count: int, base_offset: int, base_ms: int, fixed_ms: int, /
+) -> list[Any] | None: ...
+def newest(entries: Any, limit_ms: int, /) -> int: ...
+
+class Record:
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
 class Decoder:
     def __init__(
         self, blank: Any, spec: tuple[tuple[str, str, str, bool], ...], choices: dict[str, dict[str, str]],

@@ -18,7 +18,7 @@ try:
 except ImportError:  # no compiler was there, or no headers of this Python
     native = None  # type: ignore[assignment]  # and every use of it asks first
 
-__all__ = ["Entry", "as_struct", "native", "read"]
+__all__ = ["Entry", "as_struct", "native", "newest", "read"]
 
 
 class Entry(Protocol):
@@ -27,6 +27,10 @@ class Entry(Protocol):
     @property
     def offset(self) -> int:
         """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """The broker's time in ms."""
 
     @property
     def key(self) -> bytes | None:
@@ -81,6 +85,13 @@ def read(topic: str, entries: Sequence[E], clock_ms: int, where: str) -> Read[E]
             event.occurred_at = ""
             pairs[n] = (event, entry)
     return [pair for pair in pairs if pair is not None], refused
+
+
+def newest(entries: Sequence[Entry], limit_ms: int) -> int:
+    """The newest of their times by the broker that is not over a limit, in ms; 0 if there is none."""
+    if native is not None:
+        return native.newest(entries, limit_ms)
+    return max((entry.timestamp for entry in entries if entry.timestamp <= limit_ms), default=0)
 
 
 def as_struct(event: Any) -> Any:

@@ -41,6 +41,7 @@ def _transport(settings: Settings, group: str, app: faust.App) -> Transport:
     # By this name tools that describe the group, and `mdr lag`, tell the workers apart.
     client_id = f"mdr-{socket.gethostname()}-{os.getpid()}"
     transport.consumer_options = {**kafka.client_options(settings), "client_id": client_id}
+    transport.leaders = {f"{settings.topic_prefix}receipts": f"{settings.topic_prefix}sends"}
     if settings.is_embedded:
         # Only one process can have an embedded store open, so the member before us is gone: take its place at once.
         transport.consumer_options["group_instance_id"] = f"{group}.embedded"

@@ -15,10 +15,6 @@ class Entry(batches.Entry, Protocol):
     """A log entry as the consumer hands it over; kept whole while it may still become a dead letter."""
 
     @property
-    def timestamp(self) -> int:
-        """The broker's time in ms."""
-
-    @property
     def headers(self) -> Sequence[tuple[str, bytes]]:
         """As they were produced."""
 

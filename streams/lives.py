@@ -11,12 +11,11 @@ A message that was saved and has not changed since is kept as the bytes that wer
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Final
 
 import msgspec
 
-from schemas.batches import as_struct
+from schemas.batches import as_struct, newest
 from schemas.events import FUTURE_MS_MAX, Receipt, Receive, Send
 from streams.effects import Counts, DeadLetter, Entry, OpenRow, Rows, Snapshot
 from streams.join import Life
@@ -37,7 +36,6 @@ _EARLIEST_MAX: Final = 1_000
 _UNPACKED_MAX: Final = 10_000
 _PACK_AT_ONCE: Final = 500
 
-_broker_ms = attrgetter("timestamp")
 # An event that is still in the bytes it came in is saved as the struct it stands for.
 _encode = msgspec.json.Encoder(enc_hook=as_struct).encode
 
@@ -150,9 +148,7 @@ class Lives:
 
     def advance(self, topic: str, entries: Sequence[Entry], now_ms: int) -> None:
         """Moves a topic's watermark over entries that were read; one far in the future says nothing about time."""
-        newest_ms = max(map(_broker_ms, entries), default=0)
-        if newest_ms > now_ms + FUTURE_MS_MAX:
-            newest_ms = max((ms for ms in map(_broker_ms, entries) if ms <= now_ms + FUTURE_MS_MAX), default=0)
+        newest_ms = newest(entries, now_ms + FUTURE_MS_MAX)
         self._read_ms[topic] = max(self._read_ms[topic], min(newest_ms, now_ms))
         self.marks[topic] = max(self.marks[topic], self._read_ms[topic])
 

@@ -10,12 +10,13 @@ and says which name moved.
 
 import asyncio
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import aiokafka
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -32,10 +33,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
 from streams.effects import Entry
+from streams.fetched import NEVER_MS, Fetched, Wholes, as_read, share
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 POLL_RECORDS_MAX: Final = 6_000
-_SHARE_RECORDS_MAX: Final = 1_000
 _FETCH_BYTES_MAX: Final = 1 << 20
 # Of log time, by which one partition may be read ahead of another.
 _AHEAD_MS_MAX: Final = 10_000
@@ -97,85 +98,39 @@ def _states(consumer: Any) -> list[tuple[Any, Any]]:
     return [(tp, state) for tp, state in states if state.has_valid_position]
 
 
-class _Chunk(list[Any]):
-    """The records of one record batch; to aiokafka one record with the offset of the last."""
-
-    @property
-    def offset(self) -> int:
-        """Of the last."""
-        return int(self[-1].offset)
+def _is_behind(state: Any) -> bool:
+    """Whether a partition has something to read that a reader may be shown: nothing beyond an open transaction."""
+    ends = [end for end in (state.highwater, state.lso) if end is not None]
+    return bool(ends) and state.position < min(ends)
 
 
-class _Whole:
-    """A record batch that hands out all it has as one item."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
-
-    def __next__(self) -> Any:
-        return next(self._batch)
-
-    def __iter__(self) -> Iterator[_Chunk]:
-        if chunk := _Chunk(self._batch):
-            yield chunk
-
-
-class _Wholes:
-    """What was fetched of a partition, its record batches whole."""
-
-    def __init__(self, records: Any) -> None:
-        self.has_next = records.has_next
-        self._next = records.next_batch
-
-    def next_batch(self) -> _Whole:
-        """The next."""
-        return _Whole(self._next())
-
-
-def _as_read(_: TopicPartition, record: Any) -> Any:
-    return record
-
-
-def _share(result: Any, left: list[int], _: Any) -> list[Any]:
-    """Record batches of a partition up to a share, or to what is left of a poll."""
-    unread = result._partition_records
-    share: list[Any] = []
-    first = unread.next_fetch_offset
-    while len(share) < min(_SHARE_RECORDS_MAX, left[0]) and (chunks := FetchResult.getall(result, 1)):
-        share += chunks[0]
-    if share and share[0].offset < first:  # reading begins within a batch
-        share = [record for record in share if record.offset >= first]
-    left[0] -= len(share)
-    return share
-
-
-def _hand_out_in_shares(fetcher: Any) -> None:
+def _hand_out_in_shares(fetcher: Any, limits: Mapping[Any, int]) -> None:
     """Leaves what was fetched as the record reader made it: a `ConsumerRecord` of each would cost half of reading.
 
-    And hands it out a share a partition at a time: one fetch may hold minutes of a partition's log, and what belongs
-    together would wait for each other in memory for as long.
+    And hands it out a share a partition at a time, by `limits` up to a time in the log: one fetch may hold minutes of a
+    partition's log, and what belongs together would wait for each other in memory for as long.
     """
     left = [POLL_RECORDS_MAX]
-    for result in fetcher._records.values():
+    for tp, result in fetcher._records.items():
         unread = getattr(result, "_partition_records", None)
         if unread is None:
             continue
-        if unread._consumer_record is not _as_read:
-            unread._consumer_record, unread._records = _as_read, _Wholes(unread._records)
-        result.getall = partial(_share, result, left)
+        if unread._consumer_record is not as_read:
+            unread._consumer_record, unread._records = as_read, Wholes(unread._records)
+        result.getall = partial(share, result, left, limits.get(tp, NEVER_MS))
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
     newest_ms: dict[TopicPartition, int]
+    leaders: Mapping[str, str]
 
     def _create_worker_consumer(self, transport: "Transport") -> aiokafka.AIOKafkaConsumer:
         options = transport.consumer_options
         self.newest_ms = {}
+        self.leaders = transport.leaders
+        fetcher.MemoryRecords = Fetched
         self._assignor = RangePartitionAssignor
         return aiokafka.AIOKafkaConsumer(
             group_id=self.app.conf.id,
@@ -218,8 +173,9 @@ class _Thread(driver.AIOKafkaConsumerThread):
             return {}
         generation = consumer._coordinator.generation
         before = {tp: state.position for tp, state in _states(consumer)}
-        _hand_out_in_shares(consumer._fetcher)
-        records = await super()._fetch_records(consumer, self._abreast(consumer, active), 0, None)
+        limits = self._limits(consumer, active)
+        _hand_out_in_shares(consumer._fetcher, limits)
+        records = await super()._fetch_records(consumer, set(limits), 0, None)
         for tp, entries in records.items():
             self.newest_ms[tp] = entries[-1].timestamp
         return {
@@ -228,20 +184,21 @@ class _Thread(driver.AIOKafkaConsumerThread):
             if state.position != before.get(tp, state.position)
         }
 
-    def _abreast(self, consumer: Any, active: Any) -> Any:
-        """The partitions to read from now: in a backlog none runs far ahead of the slowest.
+    def _limits(self, consumer: Any, active: Any) -> dict[TopicPartition, int]:
+        """The partitions to read from now, and up to which time in the log.
 
-        What belongs together then meets in memory soon, however unevenly the broker hands out its topics.
+        In a backlog none runs far ahead of the slowest, and none ahead of the one it follows: what belongs together
+        then meets in memory soon, however unevenly the broker hands out its topics.
         """
-        behind = [
-            self.newest_ms.get(tp, 0)
-            for tp, state in _states(consumer)
-            if tp in active and state.highwater is not None and state.position < state.highwater
-        ]
-        if not behind:
-            return active
-        limit_ms = min(behind) + _AHEAD_MS_MAX
-        return {tp for tp in active if self.newest_ms.get(tp, 0) <= limit_ms}
+        behind = {tp: self.newest_ms.get(tp, 0) for tp, state in _states(consumer) if tp in active and _is_behind(state)}
+        bound_ms = min(behind.values(), default=NEVER_MS) + _AHEAD_MS_MAX
+        limits: dict[TopicPartition, int] = {}
+        for tp in active:
+            if self.newest_ms.get(tp, 0) <= bound_ms:
+                led_ms = behind.get(TopicPartition(self.leaders.get(tp.topic, ""), tp.partition), NEVER_MS)
+                # One that itself has to wait is not waited for.
+                limits[tp] = led_ms if led_ms <= bound_ms else NEVER_MS
+        return limits
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """Commits, unless the group has moved on since `generation`; False when refused."""
@@ -344,10 +301,14 @@ class _Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Give it to `app.transport`; `consumer_options` are what connects an aiokafka client (servers, security)."""
+    """Give it to `app.transport`; `consumer_options` are what connects an aiokafka client (servers, security).
+
+    `leaders` are topics by those that follow them: in a backlog a follower is read after its leader.
+    """
 
     Consumer = _Consumer
     consumer_options: dict[str, Any]
+    leaders: Mapping[str, str]
 
 
 # What is overridden or called, and what it must look like: (owner, name, parameters or None for an attribute).
@@ -366,6 +327,7 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (aiokafka.AIOKafkaConsumer, "beginning_offsets", "(self, partitions)"),
     (aiokafka.AIOKafkaConsumer, "committed", "(self, partition)"),
     (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
+    (fetcher, "MemoryRecords", None),
     (Fetcher, "_create_fetch_waiter", "(self)"),
     (FetchResult, "getall", "(self, max_records)"),
     (PartitionRecords, "_consumer_record", "(self, tp, record)"),
@@ -385,7 +347,8 @@ def check_private_names() -> None:
 
 def check_name(owner: Any, name: str, parameters: str | None) -> None:
     """Raises `TransportMoved` unless `owner.name` exists and takes these parameters."""
-    where = f"{owner.__module__}.{owner.__qualname__}.{name}"
+    home = owner.__name__ if inspect.ismodule(owner) else f"{owner.__module__}.{owner.__qualname__}"
+    where = f"{home}.{name}"
     member = inspect.getattr_static(owner, name, None)
     if member is None:
         raise TransportMoved(f"{where} is gone, and the batch transport leans on it")

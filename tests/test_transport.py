@@ -12,12 +12,12 @@ import faust.streams
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import demo, kafka, transport
+from streams.fetched import SHARE_RECORDS_MAX, Fetched
 from streams.settings import Settings
 from tests import pipeline
 
@@ -118,13 +118,13 @@ def test_shares_hand_out_every_record_once(sizes: list[int], data: st.DataObject
     start = data.draw(st.integers(0, sizes[0] - 1))
     log = b"".join(_batch(range(end - size, end)) for end, size in zip(ends, sizes, strict=True))
     tp, position = TopicPartition("t", 0), _Position(start)
-    unread = PartitionRecords(tp, MemoryRecords(log), None, start, None, None, True, READ_COMMITTED)
+    unread = PartitionRecords(tp, Fetched(log), None, start, None, None, True, READ_COMMITTED)
     result = FetchResult(tp, assignment=position, partition_records=unread, backoff=0)
     read: list[int] = []
     while result.has_more():
-        transport._hand_out_in_shares(SimpleNamespace(_records={tp: result}))
+        transport._hand_out_in_shares(SimpleNamespace(_records={tp: result}), {})
         share = [record.offset for record in result.getall(None)]
-        assert len(share) < transport._SHARE_RECORDS_MAX + max(sizes)
+        assert len(share) < SHARE_RECORDS_MAX + max(sizes)
         read += share
         assert position.position == start + len(read)
     assert read == list(range(start, ends[-1]))
