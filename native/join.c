@@ -4,7 +4,9 @@
 
 #define FINAL_RANK 2
 
-enum { L_SEND, L_RECEIPTS, L_DEADLINE_MS, L_SETTLED_MS, L_SAVED, L_PLACED, L_PARTS, L_COUNT };
+enum {
+    L_SEND, L_RECEIPTS, L_DEADLINE_MS, L_SETTLED_MS, L_AMENDED_MS, L_AMENDMENTS, L_SAVED, L_PLACED, L_PARTS, L_COUNT
+};
 enum { R_MESSAGE_ID, R_EVENT_ID, R_STATE, R_COUNT };
 enum { S_MESSAGE_ID, S_OCCURRED_MS, S_COUNT };
 
@@ -24,9 +26,15 @@ static PyObject *get(Slots *slots, PyObject *event, int n)
     return at ? Py_NewRef(slot_get(event, at[n])) : NULL;
 }
 
+static Span event_id_of(PyObject *event) { return span_at((Event *)event, ((Event *)event)->decoder->by_kind['i']); }
+
 /* Whether two event ids are, or may be, the same. */
 static int same_event(Joiner *j, PyObject *a, PyObject *b)
 {
+    if (Py_TYPE(a) == &EventType && Py_TYPE(b) == &EventType) {
+        Span x = event_id_of(a), y = event_id_of(b);
+        return x.size == y.size && !memcmp(x.start, y.start, (size_t)x.size);
+    }
     PyObject *x = get(&j->receipts, a, R_EVENT_ID), *y = x ? get(&j->receipts, b, R_EVENT_ID) : NULL;
     int same = y ? PyUnicode_Compare(x, y) == 0 : -1;
     Py_XDECREF(x);
@@ -77,33 +85,51 @@ static int settle(PyObject *const *sets, PyObject *id, PyObject *life, const Py_
     return PyDict_SetItem(fresh, id, life) || PyDict_DelItem(lives, id) || PySet_Discard(dirty, id) < 0 ? -1 : 0;
 }
 
-static Answer join_receipt(Joiner *j, PyObject *const *sets, PyObject *receipt, PyObject *now_ms, Py_ssize_t receipts_max)
+static int amend(PyObject *life, const Py_ssize_t *at, PyObject *now_ms)
 {
-    PyObject *id = get(&j->receipts, receipt, R_MESSAGE_ID);
-    PyObject *life = id ? PyDict_GetItemWithError(sets[0], id) : NULL, *state = NULL;
+    long amendments = PyLong_AsLong(slot_get(life, at[L_AMENDMENTS]));
+    PyObject *more = amendments < 0 ? NULL : PyLong_FromLong(amendments + 1);
+    if (!more) return -1;
+    slot_set(life, at[L_AMENDMENTS], more);
+    slot_set(life, at[L_AMENDED_MS], Py_NewRef(now_ms));
+    return 0;
+}
+
+/* Joins a receipt to a life, if it is plain: settled says whether that is one of `fresh`. */
+static Answer join_life(Joiner *j, PyObject *const *sets, PyObject *id, PyObject *life, PyObject *receipt, PyObject *now_ms,
+    Py_ssize_t receipts_max, bool settled)
+{
+    const Py_ssize_t *at = slots_of(&j->lives, life);
+    PyObject *known = at ? slot_get(life, at[L_RECEIPTS]) : NULL, *state = at ? get(&j->receipts, receipt, R_STATE) : NULL;
+    bool ends = state && !settled && slot_get(life, at[L_SEND]) != Py_None && is_final(state);
+    Answer answer = state ? DOUBT : FAILED;
+    Py_XDECREF(state);
+    if (answer == DOUBT && (!ends || is_unsaved(life, at))) answer = is_new(j, known, receipt, receipts_max);
+    if (answer != SURE) return answer;
+    if (append(life, at[L_RECEIPTS], known, receipt)) return FAILED;
+    int failed = settled ? amend(life, at, now_ms) : ends ? settle(sets, id, life, at, now_ms) : PySet_Add(sets[2], id);
+    return failed ? FAILED : SURE;
+}
+
+static Answer join_receipt(Joiner *j, PyObject *const *sets, PyObject *receipt, PyObject *now_ms, Py_ssize_t receipts_max,
+    bool *settled)
+{
+    PyObject *id = get(&j->receipts, receipt, R_MESSAGE_ID), *life = id ? PyDict_GetItemWithError(sets[0], id) : NULL;
+    *settled = id && !life && !PyErr_Occurred();
+    if (*settled) life = PyDict_GetItemWithError(sets[1], id);
     Answer answer = PyErr_Occurred() ? FAILED : DOUBT;
     if (life && (PyObject *)Py_TYPE(life) == j->life) {
-        const Py_ssize_t *at = slots_of(&j->lives, life);
-        PyObject *known = at ? slot_get(life, at[L_RECEIPTS]) : NULL;
-        state = at ? get(&j->receipts, receipt, R_STATE) : NULL;
-        bool ends = state && slot_get(life, at[L_SEND]) != Py_None && is_final(state);
-        if (!state) answer = FAILED;
-        else if (!ends || is_unsaved(life, at)) answer = is_new(j, known, receipt, receipts_max);
-        if (answer == SURE) {
-            Py_INCREF(life);
-            int failed = append(life, at[L_RECEIPTS], known, receipt)
-                || (ends ? settle(sets, id, life, at, now_ms) : PySet_Add(sets[2], id));
-            Py_DECREF(life);
-            if (failed) answer = FAILED;
-        }
+        Py_INCREF(life);
+        answer = join_life(j, sets, id, life, receipt, now_ms, receipts_max, *settled);
+        Py_DECREF(life);
     }
-    Py_XDECREF(state);
     Py_XDECREF(id);
     return answer;
 }
 
-/* receipts(events, lives, fresh, dirty, placed, now_ms, receipts_max, other) -> how many it merged. To `placed` go the lives it settled
- * whose deadlines are kept track of; `other` takes an event that is not plain. */
+/* receipts(events, lives, fresh, dirty, placed, now_ms, receipts_max, other) -> how many it merged, and how many of those into
+ * settled messages. To `placed` go the lives it settled whose deadlines are kept track of; `other` takes an event that is not
+ * plain. */
 static PyObject *joiner_receipts(Joiner *j, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != 8 || !PyList_Check(args[0]) || !PyDict_Check(args[1]) || !PyDict_Check(args[2]) || !PySet_Check(args[3])
@@ -111,32 +137,41 @@ static PyObject *joiner_receipts(Joiner *j, PyObject *const *args, Py_ssize_t na
         PyErr_SetString(PyExc_TypeError, "events, lives, fresh, dirty, placed, now_ms, a limit and a function are wanted");
         return NULL;
     }
-    long merged = 0;
+    long merged = 0, amended = 0;
     Py_ssize_t receipts_max = PyLong_AsSsize_t(args[6]);
     if (PyErr_Occurred()) return NULL;
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(args[0]); n++) {
         PyObject *pair = PyList_GET_ITEM(args[0], n), *receipt = PyTuple_GET_ITEM(pair, 0);
-        Answer answer = join_receipt(j, args + 1, receipt, args[5], receipts_max);
+        bool settled;
+        Answer answer = join_receipt(j, args + 1, receipt, args[5], receipts_max, &settled);
         if (answer == FAILED) return NULL;
         if (answer == SURE) {
             merged++;
+            amended += settled;
             continue;
         }
         PyObject *done = PyObject_CallFunctionObjArgs(args[7], receipt, PyTuple_GET_ITEM(pair, 1), args[5], NULL);
         if (!done) return NULL;
         Py_DECREF(done);
     }
-    return PyLong_FromLong(merged);
+    return Py_BuildValue("(ll)", merged, amended);
 }
 
 /* ---- sends ---- */
 
-enum { A_EVENTS, A_LIVES, A_FRESH, A_FLUSHING, A_HELD, A_DIRTY, A_YOUNG, A_NOW_MS, A_WINDOW_MS, A_LATE_MS, A_OTHER, A_COUNT };
+enum {
+    A_EVENTS, A_LIVES, A_FRESH, A_FLUSHING, A_HELD, A_SUSPECTS, A_DIRTY, A_YOUNG, A_NOW_MS, A_WINDOW_MS, A_LATE_MS, A_OTHER,
+    A_COUNT
+};
 
 static int is_known(PyObject *const *args, PyObject *id)
 {
     int known = PySet_Contains(args[A_HELD], id);
     for (int n = A_LIVES; n <= A_FLUSHING && !known; n++) known = PyDict_Contains(args[n], id);
+    if (known || !PySet_GET_SIZE(args[A_SUSPECTS])) return known;
+    PyObject *hash = PyLong_FromSsize_t(PyObject_Hash(id));
+    known = hash ? PySet_Contains(args[A_SUSPECTS], hash) : -1;
+    Py_XDECREF(hash);
     return known;
 }
 
@@ -183,14 +218,15 @@ static Answer join_send(Joiner *j, PyObject *const *args, PyObject *send, PyObje
     return answer;
 }
 
-/* sends(events, lives, fresh, flushing, held, dirty, young, now_ms, window_ms, late_ms, other) -> how many it opened, and
- * the earliest of their deadlines; `other` takes a send whose message is known or that comes later than late_ms. */
+/* sends(events, lives, fresh, flushing, held, suspects, dirty, young, now_ms, window_ms, late_ms, other) -> how many it
+ * opened, and the earliest of their deadlines; `other` takes a send whose message is known, whose id's hash is one of
+ * `suspects`, or that comes later than late_ms. */
 static PyObject *joiner_sends(Joiner *j, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != A_COUNT || !PyList_Check(args[A_EVENTS]) || !PyDict_Check(args[A_LIVES]) || !PyDict_Check(args[A_FRESH])
-        || !PyDict_Check(args[A_FLUSHING]) || !PySet_Check(args[A_HELD]) || !PySet_Check(args[A_DIRTY])
-        || !PyList_Check(args[A_YOUNG])) {
-        PyErr_SetString(PyExc_TypeError, "events, lives, fresh, flushing, held, dirty, young, three times and a function");
+        || !PyDict_Check(args[A_FLUSHING]) || !PySet_Check(args[A_HELD]) || !PySet_Check(args[A_SUSPECTS])
+        || !PySet_Check(args[A_DIRTY]) || !PyList_Check(args[A_YOUNG])) {
+        PyErr_SetString(PyExc_TypeError, "events, six collections of ids, young ones, three times and a function are wanted");
         return NULL;
     }
     long opened = 0;
@@ -226,7 +262,8 @@ static int init_slots(Slots *slots, PyObject *type, const char *const *names, Py
 /* Joiner(blank, Send, Receipt): `blank` is a life of which nothing is known. */
 static int joiner_init(Joiner *j, PyObject *args, PyObject *kwargs)
 {
-    static const char *const lives[] = {"send", "receipts", "deadline_ms", "settled_ms", "saved", "placed", "parts"};
+    static const char *const lives[] = {"send", "receipts", "deadline_ms", "settled_ms", "amended_ms", "amendments", "saved",
+        "placed", "parts"};
     static const char *const receipts[] = {"message_id", "event_id", "state"}, *const sends[] = {"message_id", "occurred_ms"};
     PyObject *blank, *send, *receipt;
     if (!PyArg_ParseTuple(args, "OOO", &blank, &send, &receipt)) return -1;

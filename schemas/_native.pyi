@@ -35,10 +35,10 @@ class Builder:
 class Joiner:
     def __init__(self, blank: Any, send: Any, receipt: Any, /) -> None: ...
     def sends(
-        self, events: list[Any], lives: Any, fresh: Any, flushing: Any, held: set[str], dirty: set[str],
-        young: list[str], now_ms: int, window_ms: int, late_ms: int, other: Any, /,
+        self, events: list[Any], lives: Any, fresh: Any, flushing: Any, held: set[str], suspects: set[int],
+        dirty: set[str], young: list[str], now_ms: int, window_ms: int, late_ms: int, other: Any, /,
     ) -> tuple[int, int]: ...  # fmt: skip
     def receipts(
         self, events: list[Any], lives: Any, fresh: Any, dirty: set[str], placed: list[Any], now_ms: int,
         receipts_max: int, other: Any, /,
-    ) -> int: ...  # fmt: skip
+    ) -> tuple[int, int]: ...  # fmt: skip

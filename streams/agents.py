@@ -222,6 +222,8 @@ class Worker:
             if batch.generation != self.barrier.generation:
                 return
             self.flow.resume(topic, shard, entries, held, found, self._clock())
+        if batch.records:
+            self.app.consumer.worked(TopicPartition(batch.topic, shard), batch.records[-1].timestamp)
         self._sample(batch)
         self._next[topic, shard] = max(at, batch.next_offset)
         self.barrier.did(topic, shard, self._next[topic, shard])

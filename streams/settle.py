@@ -37,9 +37,9 @@ class Partition(Lives):
         def take(send: Send, entry: Entry, now_ms: int) -> None:
             self._take_send(send, entry, suspects, held, now_ms)
 
-        if _joiner is not None and not suspects:
+        if _joiner is not None:
             opened, due_ms = _joiner.sends(
-                events, self.lives, self.fresh, self.flushing, self._held, self._dirty, self._young, now_ms,
+                events, self.lives, self.fresh, self.flushing, self._held, suspects, self._dirty, self._young, now_ms,
                 self.window_ms, REMEMBER_MS, take,
             )  # fmt: skip
             self._opened(opened, due_ms)
@@ -87,8 +87,9 @@ class Partition(Lives):
         if _joiner is not None:
             placed: list[Life] = []
             sets = events, self.lives, self.fresh, self._dirty, placed
-            merged = _joiner.receipts(*sets, now_ms, join.RECEIPTS_MAX, self._take_receipt)
+            merged, amended = _joiner.receipts(*sets, now_ms, join.RECEIPTS_MAX, self._take_receipt)
             self.counts.merged += merged
+            self.counts.amended += amended
             for life in placed:
                 self._leave_wheels(life)
         else:

@@ -104,19 +104,26 @@ def _is_behind(state: Any) -> bool:
     return bool(ends) and state.position < min(ends)
 
 
-def _hand_out_in_shares(fetcher: Any, limits: Mapping[Any, int]) -> None:
-    """Leaves what was fetched as the record reader made it: a `ConsumerRecord` of each would cost half of reading.
+def _unread(fetcher: Any) -> dict[Any, Wholes]:
+    """What was fetched and not read yet, as the record reader makes it.
 
-    And hands it out a share a partition at a time, by `limits` up to a time in the log: one fetch may hold minutes of a
-    partition's log, and what belongs together would wait for each other in memory for as long.
+    A `ConsumerRecord` of each would cost half of reading.
+    """
+    unread = {tp: getattr(result, "_partition_records", None) for tp, result in fetcher._records.items()}
+    for records in unread.values():
+        if records is not None and records._consumer_record is not as_read:
+            records._consumer_record, records._records = as_read, Wholes(records._records)
+    return {tp: records._records for tp, records in unread.items() if records is not None}
+
+
+def _hand_out_in_shares(fetcher: Any, limits: Mapping[Any, int]) -> None:
+    """Hands out a share a partition at a time, and by `limits` up to a time in the log.
+
+    One fetch may hold minutes of a partition's log, and what belongs together would wait in memory for as long.
     """
     left = [POLL_RECORDS_MAX]
-    for tp, result in fetcher._records.items():
-        unread = getattr(result, "_partition_records", None)
-        if unread is None:
-            continue
-        if unread._consumer_record is not as_read:
-            unread._consumer_record, unread._records = as_read, Wholes(unread._records)
+    for tp in _unread(fetcher):
+        result = fetcher._records[tp]
         result.getall = partial(share, result, left, limits.get(tp, NEVER_MS))
 
 
@@ -124,11 +131,12 @@ class _Thread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
     newest_ms: dict[TopicPartition, int]
+    worked_ms: dict[TopicPartition, int]
     leaders: Mapping[str, str]
 
     def _create_worker_consumer(self, transport: "Transport") -> aiokafka.AIOKafkaConsumer:
         options = transport.consumer_options
-        self.newest_ms = {}
+        self.newest_ms, self.worked_ms = {}, {}
         self.leaders = transport.leaders
         fetcher.MemoryRecords = Fetched
         self._assignor = RangePartitionAssignor
@@ -173,7 +181,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
             return {}
         generation = consumer._coordinator.generation
         before = {tp: state.position for tp, state in _states(consumer)}
-        limits = self._limits(consumer, active)
+        next_ms = {tp: records.newest_ms() for tp, records in _unread(consumer._fetcher).items()}
+        limits = self._limits(consumer, active, next_ms)
         _hand_out_in_shares(consumer._fetcher, limits)
         records = await super()._fetch_records(consumer, set(limits), 0, None)
         for tp, entries in records.items():
@@ -184,21 +193,23 @@ class _Thread(driver.AIOKafkaConsumerThread):
             if state.position != before.get(tp, state.position)
         }
 
-    def _limits(self, consumer: Any, active: Any) -> dict[TopicPartition, int]:
-        """The partitions to read from now, and up to which time in the log.
+    def _limits(self, consumer: Any, active: Any, next_ms: Mapping[Any, int]) -> dict[TopicPartition, int]:
+        """The partitions to read from now, and up to which time in the log; `next_ms` is that of what comes next.
 
         In a backlog none runs far ahead of the slowest, and none ahead of the one it follows: what belongs together
         then meets in memory soon, however unevenly the broker hands out its topics.
         """
         behind = {tp: self.newest_ms.get(tp, 0) for tp, state in _states(consumer) if tp in active and _is_behind(state)}
-        bound_ms = min(behind.values(), default=NEVER_MS) + _AHEAD_MS_MAX
-        limits: dict[TopicPartition, int] = {}
-        for tp in active:
-            if self.newest_ms.get(tp, 0) <= bound_ms:
-                led_ms = behind.get(TopicPartition(self.leaders.get(tp.topic, ""), tp.partition), NEVER_MS)
-                # One that itself has to wait is not waited for.
-                limits[tp] = led_ms if led_ms <= bound_ms else NEVER_MS
-        return limits
+        leader = {tp: TopicPartition(self.leaders.get(tp.topic, ""), tp.partition) for tp in active}
+        led = {tp: self.worked_ms.get(leader[tp], 0) for tp in active if leader[tp] in behind}
+        waiting = {tp for tp, until_ms in led.items() if next_ms.get(tp, 0) > until_ms}
+        # What waits for its leader is not waited for: the slowest of the others may always be read.
+        bound_ms = min((ms for tp, ms in behind.items() if tp not in waiting), default=NEVER_MS) + _AHEAD_MS_MAX
+        return {
+            tp: led.get(tp, NEVER_MS)
+            for tp in active
+            if tp not in waiting and self.newest_ms.get(tp, 0) <= bound_ms
+        }
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """Commits, unless the group has moved on since `generation`; False when refused."""
@@ -238,6 +249,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
     async def _rewind(self) -> dict[TopicPartition, int]:
         starts = await self.starts()
         self.newest_ms.clear()
+        self.worked_ms.clear()
         return {tp: start.offset for tp, start in starts.items() if self._seek(tp, start.offset)}
 
     async def reread(self, tp: TopicPartition, offset: int, generation: int) -> int | None:
@@ -274,6 +286,10 @@ class _Consumer(driver.Consumer):
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's stall warnings measure acks, which these topics do not have."""
+
+    def worked(self, tp: TopicPartition, until_ms: int) -> None:
+        """Says up to which time in the log a partition was worked off, for those that follow it."""
+        self._thread.worked_ms[tp] = until_ms
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """See `_Thread.commit_fenced`; False also when the consumer ends meanwhile."""
