@@ -18,7 +18,7 @@ Nanos = Annotated[int, "Int64"]
 Millis = Annotated[int, "DateTime64(3, 'UTC')"]
 MaybeMillis = Annotated[int | None, "Nullable(DateTime64(3, 'UTC'))"]
 ManyMillis = Annotated[tuple[int, ...], "Array(DateTime64(3, 'UTC'))"]
-Pairs = Annotated[dict[str, str], "Map(LowCardinality(String), String)"]
+Pairs = Annotated[dict[str, str], "Map(String, String)"]
 
 
 class Record(Struct, array_like=True, gc=False):
@@ -65,7 +65,7 @@ class Record(Struct, array_like=True, gc=False):
     group_to: Texts
     replaced_sender: Text
     registration_type: Word
-    tags: Words
+    tags: Texts
     attributes: Pairs
     occurred_at: Millis
     sent_at: MaybeMillis
@@ -77,7 +77,7 @@ class Record(Struct, array_like=True, gc=False):
     timeline_state: Words
     timeline_occurred_at: ManyMillis
     timeline_segment: Bytes
-    timeline_error_code: Words
+    timeline_error_code: Texts
     timeline_source: Texts
     version: Annotated[int, "UInt64"]
     # Private: no view or API shows what follows. `facts` is what of the merged events no other column holds.

@@ -24,7 +24,7 @@ _BLOCK_ROWS: Final = 60_000
 
 _LETTERS: Final = {
     "UInt8": "B", "UInt16": "H", "UInt64": "Q", "Int64": "q", "Array(UInt8)": "b", "Array(String)": "T",
-    "Array(LowCardinality(String))": "T", "Map(LowCardinality(String), String)": "X",
+    "Array(LowCardinality(String))": "T", "Map(String, String)": "X",
     "DateTime64(3, 'UTC')": "m", "Nullable(DateTime64(3, 'UTC'))": "M", "Array(DateTime64(3, 'UTC'))": "L",
 }  # fmt: skip
 _KINDS: Final = tuple(_LETTERS.get(column.type, "t") for column in COLUMNS)
