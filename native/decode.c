@@ -207,20 +207,46 @@ static Answer read_field(Decoder *d, Reading *r, Cursor *c, int field)
     return SURE;
 }
 
+/* The field that came after this one in an event before, if it does again: producers keep to an order. */
+static int take_expected(const Decoder *d, Cursor *c, int before)
+{
+    int n = d->follows[before + 1];
+    if (!n) return -1;
+    const Field *f = &d->fields[n - 1];
+    const uint8_t *name = c->at;
+    if (c->end - name < f->size + 2 || name[0] != '"' || name[f->size + 1] != '"') return -1;
+    if (memcmp(name + 1, f->name, (size_t)f->size)) return -1;
+    c->at += f->size + 2;
+    return n - 1;
+}
+
+/* The field whose name is next; -1 for one that is not known, -2 where there is a doubt. */
+static int take_name(Decoder *d, Cursor *c, int before)
+{
+    Span name;
+    int field = take_expected(d, c, before);
+    if (field >= 0) return field;
+    if (!read_string(c, &name) || name.escaped || name.wide) return -2;
+    field = find_field(d, &name);
+    if (field >= 0) d->follows[before + 1] = (uint8_t)(field + 1);
+    return field;
+}
+
 static Answer read_object(Decoder *d, Reading *r, Cursor *c)
 {
+    int before = -1;
     skip_space(c);
     if (!take_byte(c, '{')) return DOUBT;
     do {
-        Span name;
         skip_space(c);
-        if (!read_string(c, &name) || name.escaped || name.wide) return DOUBT;
+        int field = take_name(d, c, before);
+        if (field == -2) return DOUBT;
         skip_space(c);
         if (!take_byte(c, ':')) return DOUBT;
         skip_space(c);
-        int field = find_field(d, &name);
         Answer answer = field >= 0 ? read_field(d, r, c, field) : sure_if(skip_value(c, 2));
         if (answer != SURE) return answer;
+        before = field;
         skip_space(c);
     } while (take_byte(c, ','));
     if (!take_byte(c, '}')) return DOUBT;

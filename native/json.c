@@ -31,18 +31,6 @@ static inline const uint8_t *skip_plain(const uint8_t *at, const uint8_t *end)
     return at;
 }
 
-void skip_space(Cursor *c)
-{
-    while (c->at < c->end && (*c->at == ' ' || *c->at == '\n' || *c->at == '\t' || *c->at == '\r')) c->at++;
-}
-
-bool take_byte(Cursor *c, uint8_t byte)
-{
-    if (c->at >= c->end || *c->at != byte) return false;
-    c->at++;
-    return true;
-}
-
 static int hex4(const uint8_t *at)
 {
     int value = 0;

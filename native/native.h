@@ -44,8 +44,18 @@ typedef struct {
     const uint8_t *at, *end;
 } Cursor;
 
-void skip_space(Cursor *c);
-bool take_byte(Cursor *c, uint8_t byte);
+static inline void skip_space(Cursor *c)
+{
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\n' || *c->at == '\t' || *c->at == '\r')) c->at++;
+}
+
+static inline bool take_byte(Cursor *c, uint8_t byte)
+{
+    if (c->at >= c->end || *c->at != byte) return false;
+    c->at++;
+    return true;
+}
+
 bool read_string(Cursor *c, Span *out);
 bool skip_value(Cursor *c, int depth);
 bool read_digits(Cursor *c, int *value);
@@ -129,6 +139,7 @@ typedef struct {
     int count;
     int by_kind[128];
     uint8_t buckets[BUCKETS]; /* index + 1 */
+    uint8_t follows[FIELDS_MAX + 1]; /* index + 1 of what came after each, and first of all */
     uint64_t required;
     char far_end;
     PyObject *cache[CACHED_MAX];
