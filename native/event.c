@@ -146,6 +146,23 @@ PyTypeObject EventType = {
     .tp_methods = event_methods,
 };
 
+/* hashes(events) -> the hashes of the message ids of (event, entry) pairs, as bytes of int64. */
+PyObject *event_hashes(PyObject *module, PyObject *events)
+{
+    Py_ssize_t count = PyList_Check(events) ? PyList_GET_SIZE(events) : -1;
+    if (count < 0) return PyErr_SetString(PyExc_TypeError, "a list of pairs is wanted"), NULL;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(int64_t));
+    for (Py_ssize_t n = 0; bytes && n < count; n++) {
+        PyObject *event = PyTuple_GET_ITEM(PyList_GET_ITEM(events, n), 0);
+        PyObject *id = Py_TYPE(event) == &EventType ? Py_NewRef(((Event *)event)->id) : PyObject_GetAttr(event, name_id);
+        int64_t hash = id ? PyObject_Hash(id) : -1;
+        if (hash == -1) Py_CLEAR(bytes);
+        else memcpy(PyBytes_AS_STRING(bytes) + n * (Py_ssize_t)sizeof hash, &hash, sizeof hash);
+        Py_XDECREF(id);
+    }
+    return bytes;
+}
+
 int event_setup(void)
 {
     name_id = PyUnicode_InternFromString("message_id");

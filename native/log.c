@@ -72,7 +72,7 @@ static PyObject *new_record(PyObject *data, Cursor *c, const Common *batch)
 
 /* records(data, count, base_offset, base_ms, fixed_ms) -> [record], or None where there is a doubt. They keep `data`, which is
  * those of one batch and nothing else; `fixed_ms` is -1 where each has its own time. */
-static PyObject *native_records(PyObject *module, PyObject *args)
+PyObject *log_records(PyObject *module, PyObject *args)
 {
     PyObject *data;
     Py_ssize_t count;
@@ -110,7 +110,7 @@ int64_t entry_ms(PyObject *entry)
 }
 
 /* newest(entries, limit_ms) -> the newest of their times by the broker that is not over a limit, or 0. */
-static PyObject *native_newest(PyObject *module, PyObject *args)
+PyObject *log_newest(PyObject *module, PyObject *args)
 {
     PyObject *given, *entries;
     long long limit_ms, newest_ms = 0;
@@ -181,12 +181,6 @@ PyTypeObject RecordType = {
     .tp_dealloc = (destructor)record_dealloc,
     .tp_getset = record_getset,
     .tp_members = record_members,
-};
-
-PyMethodDef log_functions[] = {
-    {"records", native_records, METH_VARARGS, NULL},
-    {"newest", native_newest, METH_VARARGS, NULL},
-    {0},
 };
 
 int log_setup(void) { return PyType_Ready(&RecordType); }

@@ -7,16 +7,23 @@ int fold_setup(void);
 int join_setup(void);
 int log_setup(void);
 
+static PyMethodDef functions[] = {
+    {"records", log_records, METH_VARARGS, NULL},
+    {"newest", log_newest, METH_VARARGS, NULL},
+    {"hashes", event_hashes, METH_O, NULL},
+    {0},
+};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "schemas._native",
     .m_size = -1,
+    .m_methods = functions,
 };
 
 PyMODINIT_FUNC PyInit__native(void)
 {
     if (decode_setup() || event_setup() || fold_setup() || join_setup() || log_setup()) return NULL;
-    module.m_methods = log_functions;
     PyObject *m = PyModule_Create(&module);
     PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType, &JoinerType, &RecordType};
     const char *names[] = {"Decoder", "Event", "Builder", "Joiner", "Record"};

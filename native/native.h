@@ -161,6 +161,7 @@ typedef struct {
 
 PyObject *cached_text(Decoder *d, const Span *s);
 PyObject *event_struct(Event *e);
+PyObject *event_hashes(PyObject *module, PyObject *events);
 extern PyTypeObject DecoderType, EventType, BuilderType, JoinerType;
 
 static inline Span span_at(const Event *e, int field)
@@ -181,6 +182,7 @@ typedef struct {
 
 int64_t entry_ms(PyObject *entry);
 extern PyTypeObject RecordType;
-extern PyMethodDef log_functions[];
+PyObject *log_records(PyObject *module, PyObject *args);
+PyObject *log_newest(PyObject *module, PyObject *args);
 
 #endif

@@ -20,6 +20,11 @@ def hashes(ids: Iterable[str]) -> Hashes:
     return np.fromiter(map(hash, ids), np.int64)
 
 
+def hashes_in(data: bytes) -> Hashes:
+    """The same hashes, from what the compiled part makes of them."""
+    return np.frombuffer(data, np.int64)
+
+
 class _Run(NamedTuple):
     oldest_ms: int
     newest_ms: int

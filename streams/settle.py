@@ -16,7 +16,7 @@ from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
 from streams.join import Life
 from streams.lives import Lives, saved_version
-from streams.recent import hashes
+from streams.recent import hashes, hashes_in
 
 REMEMBER_MS: Final = 600_000
 _NOTHING: Final = Found({}, (), {})
@@ -31,7 +31,7 @@ class Partition(Lives):
 
     def add_sends(self, events: list[tuple[Send, Entry]], now_ms: int) -> list[Held]:
         """Merges sends in log order; returns those to ask the store about, to be given to `resolve_sends`."""
-        suspects = self._suspects([s.message_id for s, _ in events], "outbound")
+        suspects = self._suspects(events, "outbound")
         held: list[Held] = []
 
         def take(send: Send, entry: Entry, now_ms: int) -> None:
@@ -62,7 +62,7 @@ class Partition(Lives):
 
     def add_receives(self, events: list[tuple[Receive, Entry]], now_ms: int) -> list[Held]:
         """Merges receives in log order; returns those to ask the store about, to be given to `resolve_receives`."""
-        suspects = self._suspects([r.message_id for r, _ in events], "inbound")
+        suspects = self._suspects(events, "inbound")
         held: list[Held] = []
         held_ids: set[str] = set()
         for receive, entry in events:
@@ -113,8 +113,8 @@ class Partition(Lives):
         else:
             self._dirty.add(mid)
 
-    def _suspects(self, ids: list[str], direction: str) -> set[int]:
-        wanted = hashes(ids)
+    def _suspects(self, events: Any, direction: str) -> set[int]:
+        wanted = hashes(event.message_id for event, _ in events) if native is None else hashes_in(native.hashes(events))
         suspects = self._recent[direction].seen(wanted)
         return suspects | self._orphaned.seen(wanted) if direction == "outbound" else suspects
 
