@@ -89,9 +89,8 @@ def read(topic: str, entries: Sequence[E], clock_ms: int, where: str) -> Read[E]
 
 def newest(entries: Sequence[Entry], limit_ms: int) -> int:
     """The newest of their times by the broker that is not over a limit, in ms; 0 if there is none."""
-    if native is not None:
-        return native.newest(entries, limit_ms)
-    return max((entry.timestamp for entry in entries if entry.timestamp <= limit_ms), default=0)
+    times = (entry.timestamp for entry in entries if entry.timestamp <= limit_ms)
+    return max(times, default=0) if native is None else native.newest(entries, limit_ms)
 
 
 def as_struct(event: Any) -> Any:

@@ -105,7 +105,7 @@ def as_read(_: Any, record: Any) -> Any:
 
 
 def share(result: Any, left: list[int], limit_ms: int, _: Any) -> list[Any]:
-    """Records of a partition up to a share, to what is left of a poll, or to a time in the log; record batches whole."""
+    """Record batches of a partition, whole: up to a share, to what is left of a poll, or to a time in the log."""
     unread = result._partition_records
     records: list[Any] = []
     first = unread.next_fetch_offset

@@ -199,17 +199,14 @@ class _Thread(driver.AIOKafkaConsumerThread):
         In a backlog none runs far ahead of the slowest, and none ahead of the one it follows: what belongs together
         then meets in memory soon, however unevenly the broker hands out its topics.
         """
-        behind = {tp: self.newest_ms.get(tp, 0) for tp, state in _states(consumer) if tp in active and _is_behind(state)}
+        read_ms = {tp: self.newest_ms.get(tp, 0) for tp in active}
+        behind = {tp: read_ms[tp] for tp, state in _states(consumer) if tp in active and _is_behind(state)}
         leader = {tp: TopicPartition(self.leaders.get(tp.topic, ""), tp.partition) for tp in active}
         led = {tp: self.worked_ms.get(leader[tp], 0) for tp in active if leader[tp] in behind}
         waiting = {tp for tp, until_ms in led.items() if next_ms.get(tp, 0) > until_ms}
         # What waits for its leader is not waited for: the slowest of the others may always be read.
         bound_ms = min((ms for tp, ms in behind.items() if tp not in waiting), default=NEVER_MS) + _AHEAD_MS_MAX
-        return {
-            tp: led.get(tp, NEVER_MS)
-            for tp in active
-            if tp not in waiting and self.newest_ms.get(tp, 0) <= bound_ms
-        }
+        return {tp: led.get(tp, NEVER_MS) for tp in active if tp not in waiting and read_ms[tp] <= bound_ms}
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """Commits, unless the group has moved on since `generation`; False when refused."""

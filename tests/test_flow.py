@@ -22,6 +22,8 @@ def test_scenario(scenario: Scenario, is_built: bool, monkeypatch: pytest.Monkey
     """What a scenario's sentence says is what its lines show, with and without the compiled part."""
     if not is_built:
         monkeypatch.setattr(batches, "_COMPILED", {})
+        monkeypatch.setattr(batches, "native", None)
+        monkeypatch.setattr(settle, "native", None)
         monkeypatch.setattr(settle, "_joiner", None)
         monkeypatch.setattr(folding, "native", None)
     play(scenario)

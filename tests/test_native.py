@@ -6,19 +6,22 @@ from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pytest
 
 from schemas import batches
 from schemas.events import DECODERS, TOPICS, Receive, Rejected
 from schemas.record import COLUMNS
-from streams import folding, simulate
+from streams import fetched, folding, simulate
 from streams.effects import Rows
 from streams.fold import records
 from streams.folding import Folded
 from streams.join import Life
+from streams.recent import hashes, hashes_in
 from tests.entries import NOON_MS, LogEntry, event, value
 from tests.rows import rows_of
 from tests.test_examples import CLOCK_MS, GOOD, key_of
+from tests.test_fetched import batch
 
 PLAN: Final = simulate.Plan(1_500, 5, NOON_MS, 50.0, settling_ms=14_400_000)
 LATER_MS: Final = NOON_MS + 86_400_000
@@ -68,6 +71,18 @@ def test_simulated_traffic_is_taken_and_means_the_same() -> None:
                 continue
             assert said(made) == msgspec.structs.asdict(expected), entry.value
             assert batches.as_struct(made) == expected
+
+
+def test_an_entry_left_in_its_batch_means_the_same() -> None:
+    """Whether a reader made bytes of its key and value or not: all attributes, and the ids' hashes."""
+    assert batches.native is not None
+    for topic, entries in simulated().items():
+        data = batch([(e.timestamp, e.key, e.value, []) for e in entries])
+        records: Any = fetched._native_records(memoryview(data))
+        made, of_records = compiled(topic, entries), compiled(topic, records)
+        assert [m and said(m) for m in of_records] == [m and said(m) for m in made]
+        pairs = [(m, None) for m in of_records if m]
+        assert np.array_equal(hashes_in(batches.native.hashes(pairs)), hashes(m.message_id for m, _ in pairs))
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: f"{path.parent.name}/{path.stem}")

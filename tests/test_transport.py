@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import demo, kafka, transport
-from streams.fetched import SHARE_RECORDS_MAX, Fetched
+from streams.fetched import NEVER_MS, SHARE_RECORDS_MAX, Fetched
 from streams.settings import Settings
 from tests import pipeline
 
@@ -128,6 +128,61 @@ def test_shares_hand_out_every_record_once(sizes: list[int], data: st.DataObject
         read += share
         assert position.position == start + len(read)
     assert read == list(range(start, ends[-1]))
+
+
+SENDS, RECEIPTS, RECEIVES = (TopicPartition(topic, 0) for topic in ("sends", "receipts", "receives"))
+
+
+def _limits(
+    newest: dict[Any, int], nexts: dict[Any, int] | None = None, worked: dict[Any, int] | None = None,
+    ends: dict[Any, tuple[int, int]] | None = None,
+) -> dict[Any, int]:  # fmt: skip
+    """What may be read when partitions stand at offset 5; `ends` are highwater and last stable offset, else 9."""
+    states = {tp: SimpleNamespace(position=5, has_valid_position=True) for tp in newest}
+    for tp, state in states.items():
+        state.highwater, state.lso = (ends or {}).get(tp, (9, 9))
+    assignment = SimpleNamespace(tps=list(newest), state_value=states.__getitem__)
+    consumer = SimpleNamespace(_subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)))
+    thread = transport._Thread.__new__(transport._Thread)
+    thread.newest_ms, thread.worked_ms, thread.leaders = newest, worked or {}, {"receipts": "sends"}
+    return thread._limits(consumer, set(newest), nexts or {})
+
+
+def test_none_runs_far_ahead_of_the_slowest() -> None:
+    """In a backlog what is over ten seconds of log ahead waits; at its end nobody waits for it."""
+    assert set(_limits({SENDS: 50_000, RECEIVES: 39_999})) == {RECEIVES}
+    assert set(_limits({SENDS: 50_000, RECEIVES: 40_000})) == {SENDS, RECEIVES}
+    assert set(_limits({SENDS: 50_000, RECEIVES: 0}, ends={RECEIVES: (5, 5)})) == {SENDS, RECEIVES}
+
+
+def test_an_open_transaction_holds_up_its_own_partition_only() -> None:
+    """What lies beyond the last stable offset cannot be read yet: the others do not wait for it."""
+    assert set(_limits({SENDS: 50_000, RECEIVES: 0}, ends={RECEIVES: (9, 5)})) == {SENDS, RECEIVES}
+
+
+def test_a_follower_is_read_up_to_where_its_leader_was_worked_off() -> None:
+    """Receipts behind their sends; when all sends are read, to their end."""
+    limits = _limits({SENDS: 50_000, RECEIPTS: 45_000}, {RECEIPTS: 47_000}, {SENDS: 48_000})
+    assert limits == {SENDS: NEVER_MS, RECEIPTS: 48_000}
+    assert _limits({SENDS: 50_000, RECEIPTS: 45_000}, ends={SENDS: (5, 5)})[RECEIPTS] == NEVER_MS
+
+
+def test_a_follower_that_waits_for_its_leader_holds_nobody_back() -> None:
+    """Its next batch reaches beyond what was worked off, so its leader may go on, however far that is ahead of it."""
+    assert set(_limits({SENDS: 50_000, RECEIPTS: 30_000}, {RECEIPTS: 51_000}, {SENDS: 50_000})) == {SENDS}
+    assert set(_limits({SENDS: 50_000, RECEIPTS: 30_000}, {RECEIPTS: 49_000}, {SENDS: 50_000})) == {RECEIPTS}
+
+
+positions = st.fixed_dictionaries(
+    {TopicPartition(t, n): st.integers(0, 60_000) for t in ("sends", "receipts", "x") for n in (0, 1)}
+)
+
+
+@given(positions, positions, positions)
+def test_something_can_always_be_read(newest: dict[Any, int], nexts: dict[Any, int], worked: dict[Any, int]) -> None:
+    """Wherever partitions stand, one of those that may be read is not waiting for anyone."""
+    limits = _limits(newest, nexts, {tp: min(ms, newest[tp]) for tp, ms in worked.items()})
+    assert any(nexts[tp] <= limit for tp, limit in limits.items())
 
 
 def _value(message_id: str) -> bytes:
