@@ -266,8 +266,12 @@ static PyObject *region_of(const Decoder *d, const Span *number)
 {
     if (!is_number(number) || number->start[0] != '+') return NULL;
     const uint8_t *digits = number->start + 1;
-    PyObject *known = d->region_of[(digits[0] - '0') * 100 + (digits[1] - '0') * 10 + digits[2] - '0'];
-    if (known) return Py_NewRef(known);
+    PyObject *there = d->region_of[(digits[0] - '0') * 100 + (digits[1] - '0') * 10 + digits[2] - '0'];
+    /* States of schemas/regions.py by the count of characters, then by each digit. */
+    if (there && PyList_Check(there)) there = number->size < PyList_GET_SIZE(there) ? PyList_GET_ITEM(there, number->size) : NULL;
+    for (Py_ssize_t n = 3; there && PyList_Check(there) && n < number->size - 1; n++)
+        there = PyList_GET_ITEM(there, digits[n] - '0');
+    if (there && PyUnicode_Check(there)) return Py_NewRef(there);
     PyObject *text = new_text(number), *region = text ? PyObject_CallOneArg(d->country, text) : NULL;
     Py_XDECREF(text);
     return region;

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from schemas.events import DECODERS, Receipt, Receive, Rejected, Send
-from schemas.numbers import SINGLE_REGIONS, country
+from schemas.numbers import REGIONS, country
 from schemas.states import WORDS
 
 try:
@@ -103,7 +103,7 @@ def _compiled(kind: type[Any], far_end: str) -> Callable[[Any, int, str], tuple[
     fields = [f for f in msgspec.structs.fields(kind) if not f.encode_name.startswith("~")]
     spec = tuple((f.encode_name, f.name, _KINDS.get(f.name, "c"), f.required) for f in fields)
     blank = kind(**{f.name: "" for f in fields if f.required})
-    return native.Decoder(blank, spec, _CHOICES, far_end, SINGLE_REGIONS, country).batch
+    return native.Decoder(blank, spec, _CHOICES, far_end, REGIONS, country).batch
 
 
 _COMPILED: Final = (

@@ -2,19 +2,20 @@
 
 libphonenumber takes 17 us a number, and traffic hardly repeats numbers. To every number of a calling code
 with one region it gives that region, so a table of prefixes does too. For a calling code that regions share,
-its metadata becomes one regular expression a length, whose last group names the region. A number that starts
-with a national prefix may be changed by the library before it looks: it is left to the library.
+its metadata becomes one automaton a length (`regions.py`). A number that starts with a national prefix may be
+changed by the library before it looks: it is left to the library.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache, lru_cache
-from typing import Final
+from typing import Any, Final
 
 import phonenumbers
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, REGION_CODE_FOR_NON_GEO_ENTITY, PhoneMetadata
 from phonenumbers.phonemetadata import PhoneNumberDesc
 
+from schemas.regions import ASK, NOTHING, Pattern, Way, enter, parse, walk
 from schemas.text import DEFAULT_ALPHABET, EXTENSION_TABLE
 
 SENDER_CHARS_MAX: Final = 11
@@ -52,31 +53,28 @@ def country(number: str) -> str:
     """
     if not E164_CHARS_MIN <= len(number) <= E164_CHARS_MAX:
         return ""
-    prefix = number[:4]
-    region = _REGIONS.get(prefix)
-    if region is not None:
-        return region if number.isascii() and number[1:].isdigit() else ""
-    calling_code = _SHARED_CODES.get(prefix)
-    if calling_code is None:
+    if number[0] != "+" or not (number.isascii() and number[1:].isdigit()):
         return ""
-    match = _decision(calling_code, len(number))(number)
-    if match is None:
-        return ""
-    return match.lastgroup or _ask(number)
+    found = REGIONS.get(int(number[1:4]), "")
+    if isinstance(found, str):
+        return found
+    there = found[len(number)]
+    there = walk(_start(number, found) if there is None else there, number[4:])
+    return _ask(number) if there is ASK else str(there)
 
 
-def _prefixes(shared: bool) -> Iterator[tuple[str, int]]:
-    """The calling codes that regions share, or do not, by the first four characters of their numbers."""
+def _prefixes(shared: bool) -> Iterator[tuple[int, int]]:
+    """The calling codes that regions share, or do not, by the first three digits of their numbers."""
     for code, regions in COUNTRY_CODE_TO_REGION_CODE.items():
         if (len(regions) > 1) == shared and regions[0] != REGION_CODE_FOR_NON_GEO_ENTITY:
             width = 10 ** (3 - len(str(code)))
-            yield from ((f"+{n}", code) for n in range(code * width, (code + 1) * width))
+            yield from ((n, code) for n in range(code * width, (code + 1) * width))
 
 
-_REGIONS: Final = {prefix: COUNTRY_CODE_TO_REGION_CODE[code][0] for prefix, code in _prefixes(shared=False)}
 _SHARED_CODES: Final = dict(_prefixes(shared=True))
-# The same by three digits as a number.
-SINGLE_REGIONS: Final = {int(prefix[1:]): region for prefix, region in _REGIONS.items()}
+# By the first three digits: the region, or where the calling code is shared a state for each count of characters.
+REGIONS: Final[dict[int, Any]] = {n: COUNTRY_CODE_TO_REGION_CODE[code][0] for n, code in _prefixes(shared=False)}
+REGIONS.update((n, [None] * (E164_CHARS_MAX + 1)) for n in _SHARED_CODES)
 
 
 @lru_cache(maxsize=10_000)
@@ -87,39 +85,44 @@ def _ask(number: str) -> str:
         return ""
 
 
+def _start(number: str, states: list[Any]) -> Any:
+    """Where a number whose calling code is shared stands after its first three digits."""
+    code = _SHARED_CODES[int(number[1:4])]
+    begin = 1 + len(str(code))
+    states[len(number)] = there = walk(_root(code, len(number) - begin), number[begin:4])
+    return there
+
+
 @cache
-def _decision(code: int, chars: int) -> Callable[[str], re.Match[str] | None]:
-    """Matches the E.164 numbers of a shared calling code that have a region, given their length with the `+`.
-
-    `lastgroup` names the region; it is None where the library has to be asked.
-    """
+def _root(code: int, digits: int) -> Any:
+    """Where every number of a shared calling code starts, given how many digits come after the code."""
     regions = COUNTRY_CODE_TO_REGION_CODE[code]
-    digits = chars - 1 - len(str(code))
-    ways = [_prefix_way(_metadata(regions[0]), digits), *(_region_way(r, digits) for r in regions)]
-    either = "|".join(filter(None, ways)) or "(?!)"
-    return re.compile(rf"\+{code}(?=[0-9]{{{digits}}}\Z)(?:{either})").match
+    ways = [*_prefix_way(_metadata(regions[0]), digits), *(way for r in regions for way in _region_way(r, digits))]
+    return enter(tuple(ways), digits, {})
 
 
-def _prefix_way(main: PhoneMetadata, digits: int) -> str:
-    """Matches what may lose a national prefix; "" if too little would remain, then the library keeps it."""
+def _prefix_way(main: PhoneMetadata, digits: int) -> Iterator[Way]:
+    """Matches what may lose a national prefix; none if too little would remain, then the library keeps it."""
     prefix = main.national_prefix_for_parsing
     shortens = main.national_prefix_transform_rule is None
     too_short = main.general_desc is not None and digits <= main.general_desc.possible_length[0]
-    return f"(?:{prefix})()" if prefix and not (shortens and too_short) else ""
+    if prefix and not (shortens and too_short):
+        yield Way(ASK, True, (parse(prefix),))
 
 
-def _region_way(region: str, digits: int) -> str:
+def _region_way(region: str, digits: int) -> Iterator[Way]:
     """Matches what the library finds in a region: its leading digits or, without those, any number type."""
     metadata = _metadata(region)
     if metadata.leading_digits is not None:
-        return f"(?:{metadata.leading_digits})(?P<{region}>)"
+        yield Way(region, True, (parse(metadata.leading_digits),))
+        return
     general = _pattern(metadata.general_desc, digits)
-    patterns = "|".join(filter(None, (_pattern(desc, digits) for desc in _types(metadata))))
-    return rf"(?={general}\Z)(?:{patterns})\Z(?P<{region}>)" if general and patterns else ""
+    types = NOTHING.union(*(_pattern(desc, digits) for desc in _types(metadata)))
+    if general and types:
+        yield Way(region, False, (general, types))
 
 
 def _types(m: PhoneMetadata) -> Iterator[PhoneNumberDesc | None]:
-    # The commonest first; the order cannot change the answer.
     yield m.fixed_line
     if not m.same_mobile_and_fixed_line_pattern:
         yield m.mobile
@@ -127,13 +130,13 @@ def _types(m: PhoneMetadata) -> Iterator[PhoneNumberDesc | None]:
     yield from (m.uan, m.pager, m.voicemail)
 
 
-def _pattern(desc: PhoneNumberDesc | None, digits: int) -> str:
-    """A type's pattern; "" if it has none for that many digits."""
+def _pattern(desc: PhoneNumberDesc | None, digits: int) -> Pattern:
+    """A type's pattern; nothing if it has none for that many digits."""
     if desc is None or not desc.national_number_pattern:
-        return ""
+        return NOTHING
     if desc.possible_length and digits not in desc.possible_length:
-        return ""
-    return f"(?:{desc.national_number_pattern})"
+        return NOTHING
+    return parse(desc.national_number_pattern)
 
 
 def _metadata(region: str) -> PhoneMetadata:
