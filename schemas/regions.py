@@ -1,8 +1,8 @@
 r"""Which of several patterns a number matches first, digit by digit: an automaton that is worked out as it is walked.
 
-A state is a list of ten: where each next digit leads. `None` there was not asked for yet; what is no list is an outcome.
-The compiled decoder walks the same lists (native/decode.c) and comes back to Python for a `None`. The patterns are
-those of libphonenumber: digits, `\d`, classes, groups, `|`, `?`, `{n}` and `{n,m}`.
+A state is a list of ten: where each next digit leads. `None` there was not asked for yet; what is no list is an
+outcome. The compiled decoder walks the same lists (native/decode.c) and comes back to Python for a `None`. The patterns
+are those of libphonenumber: digits, `\d`, classes, groups, `|`, `?`, `{n}` and `{n,m}`.
 """
 
 import re

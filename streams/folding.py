@@ -53,24 +53,26 @@ class Folded:
         """What `fold.records` makes of the same messages."""
         return fold.records(*self._made_of)
 
-    def __getitem__(self, column: int) -> list[Any]:
-        """One scalar column of `Record` by its place, as far as blocks were made; instants in ms."""
-        name = COLUMNS[column].name
-        return [value for block in self.blocks for value in _plain(block, name)]
-
 
 def records(taken: Sequence[Rows], now_ms: int) -> Columns | Folded:
     """The records of what partitions have finished; inbound ones are settled at `now_ms`."""
     return fold.records(taken, now_ms) if native is None else Folded(taken, now_ms)
 
 
-def _plain(block: pa.Table, name: str) -> list[Any]:
+def as_array(records: Columns | Folded, column: int) -> pa.Array:
+    """One scalar column of `Record` by its place, of blocks as far as they were made; instants in ms."""
+    if not isinstance(records, Folded):
+        return pa.array(records[column])
+    parts = [_part(block, COLUMNS[column].name) for block in records.blocks]
+    return pa.concat_arrays(parts)
+
+
+def _part(block: pa.Table, name: str) -> pa.Array:
     if name not in block.column_names:
-        nothing = None if "Nullable" in _TYPES[name] else "" if "String" in _TYPES[name] else 0
-        return [nothing] * block.num_rows
-    column = block.column(name)
-    plain: list[Any] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-    return plain
+        nothing = pa.scalar(None, pa.int64()) if "Nullable" in _TYPES[name] else "" if "String" in _TYPES[name] else 0
+        return pa.repeat(nothing, block.num_rows)
+    column = block.column(name).combine_chunks()
+    return column.cast(pa.int64()) if column.type == _MS or pa.types.is_integer(column.type) else column
 
 
 def _blocks(taken: Sequence[Rows], now_ms: int) -> Iterator[pa.Table]:

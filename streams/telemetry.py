@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from itertools import compress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from prometheus_client import (
     CollectorRegistry,
     Histogram,
@@ -24,7 +25,7 @@ from schemas.events import REASONS, TOPICS
 from schemas.record import COLUMNS
 from streams.effects import Counts
 from streams.fold import Columns, columns_of
-from streams.folding import Folded
+from streams.folding import Folded, as_array
 from streams.lag import Report
 from streams.lag_rules import STATUSES
 from streams.settle import Partition
@@ -77,16 +78,16 @@ class Tally:
 
         One that was amended is new all the same if it settled after everything that was written before.
         """
-        since_ms, settled = self._settled_ms, records[_SETTLED]
-        self._settled_ms = max(since_ms, *settled)
-        is_new = [not late or at > since_ms for late, at in zip(records[_AMENDMENTS], settled, strict=True)]
-        self.records.update(compress(records[_TYPE], is_new))
-        told = zip(is_new, records[_FINAL], records[_OCCURRED], records[_DIRECTION], strict=True)
-        delays_ms = [at - sent for new, at, sent, way in told if new and at is not None and way == "outbound"]
-        if delays_ms:
-            delays_s = np.maximum(np.array(delays_ms, np.int64), 0) / 1000
-            self.delays += np.bincount(np.searchsorted(_DELAYS_S, delays_s), minlength=len(self.delays))
-            self.delays_sum_s += float(delays_s.sum())
+        amendments, settled, occurred = (as_array(records, c).to_numpy() for c in (_AMENDMENTS, _SETTLED, _OCCURRED))
+        since_ms, self._settled_ms = self._settled_ms, max(self._settled_ms, int(settled.max()))
+        is_new = (amendments == 0) | (settled > since_ms)
+        for kind in as_array(records, _TYPE).filter(pa.array(is_new)).value_counts().to_pylist():
+            self.records[kind["values"]] += kind["counts"]
+        final, is_outbound = as_array(records, _FINAL), pc.equal(as_array(records, _DIRECTION), "outbound")
+        told = is_new & final.is_valid().to_numpy(zero_copy_only=False) & is_outbound.to_numpy(zero_copy_only=False)
+        delays_s = np.maximum(final.fill_null(0).to_numpy()[told] - occurred[told], 0) / 1000
+        self.delays += np.bincount(np.searchsorted(_DELAYS_S, delays_s), minlength=len(self.delays))
+        self.delays_sum_s += float(delays_s.sum())
 
 
 def _copy(counts: Counts) -> Counts:
