@@ -50,10 +50,9 @@ def table(stacks: Iterable[str]) -> list[Line]:
 
 
 def _thread(frames: list[str]) -> str:
-    """Which process and thread; the threads of a pool are as one."""
-    process = "folding" if "<module> (streams/folding.py)" in frames else "worker"
+    """Which thread; those of a pool are as one."""
     names = [match[1] for frame in frames[:4] if (match := _THREAD.match(frame))]
-    return f"{process} {names[-1] if names else ''}".strip()
+    return names[-1] if names else ""
 
 
 def main() -> None:
