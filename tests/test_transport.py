@@ -11,7 +11,6 @@ from typing import Any
 import faust.streams
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from streams import demo, kafka, transport
 from streams.fetched import NEVER_MS, SHARE_RECORDS_MAX, Fetched
 from streams.settings import Settings
 from tests import pipeline
+from tests.test_fetched import batch
 
 
 def test_every_private_name_is_what_it_was() -> None:
@@ -103,12 +103,21 @@ class _Position:
         return self
 
 
-def _batch(offsets: range) -> bytes:
+def _batch(offsets: range, ms: int = 1_000) -> bytes:
     """A record batch as it lies in a log."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
-    for n in range(len(offsets)):
-        builder.append(n, 1_000, b"k", b"v", [])
-    return offsets.start.to_bytes(8) + bytes(builder.build())[8:]
+    return batch([(ms, b"k", b"v", [])] * len(offsets), base_offset=offsets.start)
+
+
+def _fetch(log: bytes, start: int) -> tuple[FetchResult, _Position]:
+    tp, position = TopicPartition("t", 0), _Position(start)
+    unread = PartitionRecords(tp, Fetched(log), None, start, None, None, True, READ_COMMITTED)
+    return FetchResult(tp, assignment=position, partition_records=unread, backoff=0), position
+
+
+def _shared(result: FetchResult, limits: dict[Any, int]) -> list[int]:
+    """The offsets of the next share."""
+    transport._hand_out_in_shares(SimpleNamespace(_records={TopicPartition("t", 0): result}), limits)
+    return [record.offset for record in result.getall(None)]
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=6), st.data())
@@ -117,17 +126,26 @@ def test_shares_hand_out_every_record_once(sizes: list[int], data: st.DataObject
     ends = list(accumulate(sizes))
     start = data.draw(st.integers(0, sizes[0] - 1))
     log = b"".join(_batch(range(end - size, end)) for end, size in zip(ends, sizes, strict=True))
-    tp, position = TopicPartition("t", 0), _Position(start)
-    unread = PartitionRecords(tp, Fetched(log), None, start, None, None, True, READ_COMMITTED)
-    result = FetchResult(tp, assignment=position, partition_records=unread, backoff=0)
+    result, position = _fetch(log, start)
     read: list[int] = []
     while result.has_more():
-        transport._hand_out_in_shares(SimpleNamespace(_records={tp: result}), {})
-        share = [record.offset for record in result.getall(None)]
+        share = _shared(result, {})
         assert len(share) < SHARE_RECORDS_MAX + max(sizes)
         read += share
         assert position.position == start + len(read)
     assert read == list(range(start, ends[-1]))
+
+
+def test_a_share_ends_at_a_time_in_the_log() -> None:
+    """Record batches that reach beyond it stay where they are until they may be read."""
+    tp = TopicPartition("t", 0)
+    result, position = _fetch(_batch(range(3), 1_000) + _batch(range(3, 5), 2_000) + _batch(range(5, 9), 3_000), 0)
+    assert _shared(result, {tp: 999}) == []
+    assert _shared(result, {tp: 2_999}) == [0, 1, 2, 3, 4]
+    assert position.position == 5
+    assert _shared(result, {tp: 2_999}) == []
+    assert _shared(result, {tp: NEVER_MS}) == [5, 6, 7, 8]
+    assert not result.has_more()
 
 
 SENDS, RECEIPTS, RECEIVES = (TopicPartition(topic, 0) for topic in ("sends", "receipts", "receives"))
@@ -225,6 +243,30 @@ def test_what_faust_drops_is_read_again(kafka_at: str, tmp_path: Path) -> None:
     """Nothing was committed yet, and the first batches of every partition are fetched and never handed over."""
     settings = pipeline.make_settings(kafka_at, tmp_path, "swallow.")
     assert asyncio.run(_run_swallowing(settings)) == (2_300, 1)
+
+
+async def _run_followed(settings: Settings) -> tuple[set[int], set[int]]:
+    """Up to which times sends were told to be worked off, and the times they have."""
+    await kafka.create_topics(settings)
+    topic = settings.topic_prefix + "sends"
+    async with kafka.producing(settings) as client:
+        for n in range(300):
+            await client.send(topic, _value(f"m{n}"), f"m{n}".encode(), timestamp_ms=1_700_000_000_000 + n)
+        await client.flush()
+    async with pipeline.working(settings) as worker:
+        await worker.start()
+        await pipeline.until(
+            lambda: sum(at for (t, _), at in worker.barrier.done.items() if t == "sends") == 300, worker
+        )
+        worked = worker.app.consumer._thread.worked_ms
+        told = {ms for tp, ms in worked.items() if tp.topic == topic}
+        return told, {p._read_ms["sends"] for p in worker.flow.partitions.values() if p._read_ms["sends"]}
+
+
+def test_followers_are_told_how_far_sends_were_worked_off(kafka_at: str, tmp_path: Path) -> None:
+    """By the newest time in each partition of them."""
+    told, newest = asyncio.run(_run_followed(pipeline.make_settings(kafka_at, tmp_path, "followed.")))
+    assert told == newest != set()
 
 
 async def _run_transactions(settings: Settings) -> tuple[int, bool]:
