@@ -275,6 +275,9 @@ class Consumer:
         self._app.broker.reread += 1
         return offset
 
+    def worked(self, tp: TopicPartition, until_ms: int) -> None:
+        """Nothing follows: here any topic may be read ahead of any other."""
+
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """As the transport's: checked by the client, then by the coordinator."""
         if self.generation != generation:
