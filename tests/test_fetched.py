@@ -93,6 +93,13 @@ def test_names_of_headers_that_are_no_text_are_told_as_far_as_they_go() -> None:
     assert told([record]) == [(0, 0, None, None, [("\ufffd", None)])]
 
 
+def test_a_record_that_is_longer_than_what_is_in_it_is_doubted() -> None:
+    """Its length says one byte more than key, value and headers take."""
+    assert native is not None
+    assert native.records(bytes([2 * 6, 0, 0, 0, 1, 1, 0]), 1, 0, 0, -1) is not None
+    assert native.records(bytes([2 * 7, 0, 0, 0, 1, 1, 0, 0]), 1, 0, 0, -1) is None
+
+
 def test_an_older_format_is_read_by_the_client_library() -> None:
     """Its magic is not 2, wherever it came from."""
     data = bytearray(batch([(5, b"a", b"1", [])]))

@@ -11,6 +11,7 @@ import pytest
 
 from schemas import batches
 from schemas.events import DECODERS, TOPICS, Receive, Rejected
+from schemas.numbers import country
 from schemas.record import COLUMNS
 from streams import fetched, folding, simulate
 from streams.effects import Rows
@@ -71,6 +72,17 @@ def test_simulated_traffic_is_taken_and_means_the_same() -> None:
                 continue
             assert said(made) == msgspec.structs.asdict(expected), entry.value
             assert batches.as_struct(made) == expected
+
+
+@pytest.mark.parametrize("code", [1, 44, 39, 7])
+def test_countries_are_found_the_same(code: int) -> None:
+    """Also where the states of a calling code were walked before by other numbers."""
+    draw, digits = random.Random(code), 11 - len(str(code))
+    numbers = [f"+{code}{draw.randrange(10**digits):0{digits}}" for _ in range(3_000)]
+    wanted = [country(number) for number in numbers]
+    sends = [LogEntry(n, NOON_MS, b"m1", value(event("sends", to=number))) for n, number in enumerate(numbers)]
+    assert [made.country for made in compiled("sends", sends)] == wanted
+    assert len(set(wanted)) > 1
 
 
 def test_an_entry_left_in_its_batch_means_the_same() -> None:
