@@ -22,22 +22,22 @@ class Costs(NamedTuple):
     """What was measured (benchmarks/README.md says when and how), unless its comment says otherwise."""
 
     # The worker at its limit on two cores, and its CPU for an event.
-    worker_events_per_s: float = 50_000
-    worker_cpu_us: float = 30
+    worker_events_per_s: float = 63_000
+    worker_cpu_us: float = 27
     # Of simulated traffic.
     events_a_message: float = 2.64
     event_bytes: float = 450
     lz4_share: float = 0.26
     # A record on disk when merged, in a part just inserted, and as it goes over the wire.
-    record_bytes: float = 115
-    record_fresh_bytes: float = 123
-    record_wire_bytes: float = 607
+    record_bytes: float = 116
+    record_fresh_bytes: float = 125
+    record_wire_bytes: float = 651
     open_bytes: float = 385
     recover_s_per_million: float = 6
     start_s: float = 4
     # ClickHouse: the insert of a record, and one merge of it.
     insert_us: float = 10
-    merge_us: float = 23
+    merge_us: float = 12
     merge_fixed_s: float = 0.11
     # Chosen, not measured.
     load_share: float = 0.55
