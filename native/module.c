@@ -2,6 +2,7 @@
 #include "native.h"
 
 int decode_setup(void);
+int decoder_setup(void);
 int event_setup(void);
 int fold_setup(void);
 int join_setup(void);
@@ -23,7 +24,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    if (decode_setup() || event_setup() || fold_setup() || join_setup() || log_setup()) return NULL;
+    if (decode_setup() || decoder_setup() || event_setup() || fold_setup() || join_setup() || log_setup()) return NULL;
     PyObject *m = PyModule_Create(&module);
     PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType, &JoinerType, &RecordType};
     const char *names[] = {"Decoder", "Event", "Builder", "Joiner", "Record"};

@@ -109,7 +109,7 @@ static inline void slot_set(PyObject *object, Py_ssize_t offset, PyObject *value
     Py_XDECREF(old);
 }
 
-/* ---- decode.c, event.c ---- */
+/* ---- decode.c, decoder.c, event.c ---- */
 #define FIELDS_MAX 60
 #define BUCKETS 256
 #define CACHED_MAX 4096
@@ -159,7 +159,25 @@ typedef struct {
     Place places[];
 } Event;
 
+static inline uint32_t hash_of(const uint8_t *start, Py_ssize_t size)
+{
+    uint64_t h = (uint64_t)size * 0x9E3779B97F4A7C15u;
+    while (size >= 8) {
+        uint64_t v;
+        memcpy(&v, start, 8);
+        h = (h ^ v) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+        start += 8;
+        size -= 8;
+    }
+    uint64_t rest = 0;
+    memcpy(&rest, start, (size_t)size);
+    h = (h ^ rest) * 0xD6E8FEB86659FD93u;
+    return (uint32_t)(h >> 32);
+}
+
 PyObject *cached_text(Decoder *d, const Span *s);
+PyObject *decode_batch(Decoder *d, PyObject *const *args, Py_ssize_t nargs);
 PyObject *event_struct(Event *e);
 PyObject *event_hashes(PyObject *module, PyObject *events);
 extern PyTypeObject DecoderType, EventType, BuilderType, JoinerType;

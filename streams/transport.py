@@ -138,6 +138,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         options = transport.consumer_options
         self.newest_ms, self.worked_ms = {}, {}
         self.leaders = transport.leaders
+        # To other consumers of the process it is what it was.
         fetcher.MemoryRecords = Fetched
         self._assignor = RangePartitionAssignor
         return aiokafka.AIOKafkaConsumer(
