@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import aiokafka
-from aiokafka.consumer import fetcher
+from aiokafka.consumer import fetcher as fetching
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -139,7 +139,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         self.newest_ms, self.worked_ms = {}, {}
         self.leaders = transport.leaders
         # To other consumers of the process it is what it was.
-        fetcher.MemoryRecords = Fetched
+        fetching.MemoryRecords = Fetched
         self._assignor = RangePartitionAssignor
         return aiokafka.AIOKafkaConsumer(
             group_id=self.app.conf.id,
@@ -341,7 +341,7 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (aiokafka.AIOKafkaConsumer, "beginning_offsets", "(self, partitions)"),
     (aiokafka.AIOKafkaConsumer, "committed", "(self, partition)"),
     (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
-    (fetcher, "MemoryRecords", None),
+    (fetching, "MemoryRecords", None),
     (Fetcher, "_create_fetch_waiter", "(self)"),
     (FetchResult, "getall", "(self, max_records)"),
     (PartitionRecords, "_consumer_record", "(self, tp, record)"),
