@@ -32,7 +32,6 @@ _MS: Final = pa.timestamp("ms", tz="UTC")
 _FIXED: Final = {"B": pa.uint8(), "H": pa.uint16(), "Q": pa.uint64(), "q": pa.int64(), "m": _MS}
 _ITEMS: Final = {"L": _MS, "b": pa.uint8()}
 _NAMES: Final = {field: column.name for field, column in zip(Record.__struct_fields__, COLUMNS, strict=True)}
-_TYPES: Final = {c.name: c.type for c in COLUMNS}
 
 
 class Folded:
@@ -60,19 +59,18 @@ def records(taken: Sequence[Rows], now_ms: int) -> Columns | Folded:
 
 
 def as_array(records: Columns | Folded, column: int) -> pa.Array:
-    """One scalar column of `Record` by its place, of blocks as far as they were made; instants in ms."""
+    """One scalar column of `Record` by its place, of blocks as far as they were made: strings, or int64 (also ms)."""
+    name, type_ = COLUMNS[column]
+    kind = pa.string() if "String" in type_ else pa.int64()
     if not isinstance(records, Folded):
-        return pa.array(records[column])
-    parts = [_part(block, COLUMNS[column].name) for block in records.blocks]
-    return pa.concat_arrays(parts)
-
-
-def _part(block: pa.Table, name: str) -> pa.Array:
-    if name not in block.column_names:
-        nothing = pa.scalar(None, pa.int64()) if "Nullable" in _TYPES[name] else "" if "String" in _TYPES[name] else 0
-        return pa.repeat(nothing, block.num_rows)
-    column = block.column(name).combine_chunks()
-    return column.cast(pa.int64()) if column.type == _MS or pa.types.is_integer(column.type) else column
+        return pa.array(records[column], kind)
+    nothing = pa.scalar(None if "Nullable" in type_ else "" if kind == pa.string() else 0, kind)
+    return pa.concat_arrays(
+        block.column(name).combine_chunks().cast(kind)
+        if name in block.column_names
+        else pa.repeat(nothing, block.num_rows)
+        for block in records.blocks
+    )
 
 
 def _blocks(taken: Sequence[Rows], now_ms: int) -> Iterator[pa.Table]:

@@ -118,6 +118,16 @@ def test_a_row_that_is_refused_is_no_record() -> None:
     assert told["mdr_records_total", (("record_type", "error"),)] == 0
 
 
+def test_records_without_any_final_receipt_are_counted() -> None:
+    """Also of what is left when a row was refused: a column of nothing but None has no type of its own."""
+    telemetry = Telemetry("mdr.")
+    open_ended = row(record_type="incomplete", final_at=None)
+    write(telemetry, [open_ended, open_ended, row(record_type="error")], 2)
+    told = values(telemetry)
+    assert told["mdr_records_total", (("record_type", "incomplete"),)] == 2
+    assert told["mdr_receipt_delay_seconds_count", ()] == 0
+
+
 def test_what_a_partition_counted_before_is_not_counted_again() -> None:
     """Counts are stored with checkpoints: only what grew since the partition was taken on is ours."""
     tally, old = Tally(), partition()
