@@ -130,8 +130,8 @@ typedef struct {
     PyObject *spec;     /* tuple of (name, slot, kind, required) */
     PyObject *blank;    /* a struct with nothing but its defaults */
     PyObject *choices;  /* dict of kind: dict of word: what it means */
-    PyObject *regions;  /* dict of the three digits after a plus: region */
-    PyObject *country;  /* function of a number, where regions has none */
+    PyObject *regions;  /* dict of the three digits after a plus: region, or states of schemas/regions.py */
+    PyObject *country;  /* function of a number, where those do not tell */
     PyObject *by_slot;  /* dict of slot name: index */
     PyObject *region_of[1000];
     Slots slots;
