@@ -1,54 +1,113 @@
-/* Columns that grow by a value a row, in the layout of Arrow. */
+/* Columns that grow by a value a row, in the layout of ClickHouse's Native format. */
 #include "columns.h"
 
-static int put(Bytes *b, const void *data, size_t size)
+#define VARINT_MAX 10
+
+typedef struct {
+    size_t start, size;
+} Key;
+
+static int grow(Bytes *b, size_t size)
 {
-    if (b->size + size > b->room) {
-        size_t room = b->room ? b->room * 2 : 4096;
-        while (room < b->size + size) room *= 2;
-        char *at = PyMem_RawRealloc(b->at, room);
-        if (!at) return fail(PyExc_MemoryError, "no room for a column");
-        b->at = at;
-        b->room = room;
-    }
-    if (size) memcpy(b->at + b->size, data, size); /* nothing may have no place yet */
+    size_t room = b->room ? b->room * 2 : 4096;
+    while (room < b->size + size) room *= 2;
+    char *at = PyMem_RawRealloc(b->at, room);
+    if (!at) return fail(PyExc_MemoryError, "no room for a column");
+    b->at = at;
+    b->room = room;
+    return 0;
+}
+
+static inline int put(Bytes *b, const void *data, size_t size)
+{
+    if (b->size + size > b->room && grow(b, size)) return -1;
+    memcpy(b->at + b->size, data, size);
     b->size += size;
     return 0;
 }
 
-static int put_end(Bytes *ends, size_t end)
+static inline int put_one(Texts *t, Text text)
 {
-    if (end > INT32_MAX) return fail(PyExc_OverflowError, "more than a block can hold");
-    int32_t at = (int32_t)end;
-    return put(ends, &at, sizeof at);
+    size_t size = (size_t)text.size, rest = size;
+    Bytes *b = &t->bytes;
+    if (b->size + VARINT_MAX + size > b->room && grow(b, VARINT_MAX + size)) return -1;
+    for (; rest > 0x7f; rest >>= 7) b->at[b->size++] = (char)(rest | 0x80);
+    b->at[b->size++] = (char)rest;
+    memcpy(b->at + b->size, text.at, size);
+    b->size += size;
+    t->count++;
+    return 0;
 }
 
-static int put_one(Texts *t, Text text)
+static inline bool is_key(const Words *w, size_t code, Text text)
 {
-    return put(&t->bytes, text.at, (size_t)text.size) || put_end(&t->ends, t->bytes.size) ? -1 : 0;
+    Key k = ((const Key *)w->spans.at)[code];
+    return k.size == (size_t)text.size && !memcmp(w->keys.bytes.at + k.start, text.at, k.size);
 }
 
-int column_init(Column *c, char kind)
+static size_t slot_for(const Words *w, Text text)
 {
-    memset(c, 0, sizeof *c);
-    c->kind = kind;
-    return put_end(&c->texts.ends, 0) || put_end(&c->values.ends, 0) || put_end(&c->ends, 0) ? -1 : 0;
+    size_t at = hash_of((const uint8_t *)text.at, text.size) & (w->slots - 1);
+    while (w->table[at] && !is_key(w, w->table[at] - 1u, text)) at = (at + 1) & (w->slots - 1);
+    return at;
+}
+
+static int more_slots(Words *w)
+{
+    size_t slots = w->slots ? w->slots * 4 : 64;
+    uint16_t *table = PyMem_RawCalloc(slots, sizeof *table);
+    if (!table) return fail(PyExc_MemoryError, "no room for a column");
+    PyMem_RawFree(w->table);
+    w->table = table;
+    w->slots = slots;
+    for (size_t code = 0; code < w->keys.count; code++) {
+        Key k = ((Key *)w->spans.at)[code];
+        table[slot_for(w, (Text){w->keys.bytes.at + k.start, (Py_ssize_t)k.size})] = (uint16_t)(code + 1);
+    }
+    return 0;
+}
+
+static int new_word(Words *w, Text text)
+{
+    if (w->keys.count == UINT16_MAX) return fail(PyExc_OverflowError, "no small set");
+    if (w->keys.count * 2 >= w->slots && more_slots(w)) return -1;
+    if (put_one(&w->keys, text)) return -1;
+    Key k = {w->keys.bytes.size - (size_t)text.size, (size_t)text.size};
+    if (put(&w->spans, &k, sizeof k)) return -1;
+    w->last = (uint16_t)(w->keys.count - 1);
+    w->table[slot_for(w, text)] = (uint16_t)w->keys.count;
+    return 0;
+}
+
+static inline int put_word(Words *w, Text text)
+{
+    if (!w->keys.count || !is_key(w, w->last, text)) {
+        size_t at = w->keys.count ? slot_for(w, text) : 0;
+        if (w->keys.count && w->table[at]) w->last = (uint16_t)(w->table[at] - 1);
+        else if (new_word(w, text)) return -1;
+    }
+    return put(&w->codes, &w->last, sizeof w->last);
 }
 
 void column_clear(Column *c)
 {
-    Bytes *all[] = {&c->fixed, &c->valid, &c->ends, &c->texts.ends, &c->texts.bytes, &c->values.ends, &c->values.bytes};
+    Bytes *all[] = {&c->fixed, &c->nulls, &c->ends, &c->texts.bytes, &c->values.bytes, &c->words.keys.bytes,
+        &c->words.spans, &c->words.codes};
     for (size_t n = 0; n < sizeof all / sizeof *all; n++) PyMem_RawFree(all[n]->at);
+    PyMem_RawFree(c->words.table);
     memset(c, 0, sizeof *c);
+}
+
+int put_item(Column *c, Text text)
+{
+    return c->kind == 'w' || c->kind == 'W' ? put_word(&c->words, text) : put_one(&c->texts, text);
 }
 
 int put_text(Column *c, Text text)
 {
     c->filled |= text.size > 0;
-    return put_one(&c->texts, text);
+    return put_item(c, text);
 }
-
-int put_item(Column *c, Text text) { return put_one(&c->texts, text); }
 
 int put_value(Column *c, Text text) { return put_one(&c->values, text); }
 
@@ -63,20 +122,19 @@ int put_number(Column *c, int64_t number)
     return put(&c->fixed, &number, size); /* the low bytes come first on every machine this is built for */
 }
 
-int put_ms(Column *c, Py_ssize_t row, int64_t ms, bool is_there)
+int put_ms(Column *c, int64_t ms, bool is_there)
 {
-    uint8_t none = 0;
-    if (row % 8 == 0 && put(&c->valid, &none, 1)) return -1;
-    if (is_there) c->valid.at[row / 8] |= (char)(1 << row % 8);
+    uint8_t is_null = !is_there;
     c->filled |= is_there;
-    return put(&c->fixed, &ms, sizeof ms);
+    return put(&c->nulls, &is_null, 1) || put(&c->fixed, &ms, sizeof ms) ? -1 : 0;
 }
 
 int end_row(Column *c, bool filled)
 {
     c->filled |= filled;
-    size_t items = c->kind == 'T' || c->kind == 'X' ? c->texts.ends.size / 4 - 1 : c->fixed.size / (c->kind == 'L' ? 8 : 1);
-    return put_end(&c->ends, items);
+    uint64_t end = c->kind == 'T' || c->kind == 'X' ? c->texts.count : c->kind == 'W' ? c->words.codes.size / 2
+                                                                  : c->fixed.size / (c->kind == 'L' ? 8 : 1);
+    return put(&c->ends, &end, sizeof end);
 }
 
 PyObject *column_buffers(const Column *c)
@@ -85,18 +143,21 @@ PyObject *column_buffers(const Column *c)
 #define OF(b) (b).at ? (b).at : "", (Py_ssize_t)(b).size
     switch (c->kind) {
     case 't':
-        return Py_BuildValue("(sy#y#)", kind, OF(c->texts.ends), OF(c->texts.bytes));
+        return Py_BuildValue("(sy#)", kind, OF(c->texts.bytes));
+    case 'w':
+        return Py_BuildValue("(sny#y#)", kind, (Py_ssize_t)c->words.keys.count, OF(c->words.keys.bytes), OF(c->words.codes));
     case 'M':
-        return Py_BuildValue("(sy#y#)", kind, OF(c->valid), OF(c->fixed));
+        return Py_BuildValue("(sy#y#)", kind, OF(c->nulls), OF(c->fixed));
     case 'T':
-        return Py_BuildValue("(sy#y#y#)", kind, OF(c->ends), OF(c->texts.ends), OF(c->texts.bytes));
+        return Py_BuildValue("(sy#y#)", kind, OF(c->ends), OF(c->texts.bytes));
+    case 'W':
+        return Py_BuildValue(
+            "(sy#ny#y#)", kind, OF(c->ends), (Py_ssize_t)c->words.keys.count, OF(c->words.keys.bytes), OF(c->words.codes));
     case 'L':
     case 'b':
         return Py_BuildValue("(sy#y#)", kind, OF(c->ends), OF(c->fixed));
     case 'X':
-        return Py_BuildValue(
-            "(sy#y#y#y#y#)", kind, OF(c->ends), OF(c->texts.ends), OF(c->texts.bytes), OF(c->values.ends),
-            OF(c->values.bytes));
+        return Py_BuildValue("(sy#y#y#)", kind, OF(c->ends), OF(c->texts.bytes), OF(c->values.bytes));
     default:
         return Py_BuildValue("(sy#)", kind, OF(c->fixed));
     }

@@ -1,4 +1,4 @@
-/* Columns that grow by a value a row, in the layout of Arrow. */
+/* Columns that grow by a value a row, in the layout of ClickHouse's Native format. */
 #ifndef MDR_COLUMNS_H
 #define MDR_COLUMNS_H
 
@@ -9,33 +9,43 @@ typedef struct {
     size_t size, room;
 } Bytes;
 
-/* Arrow's utf8: where each text ends, and all of them. */
-typedef struct {
-    Bytes ends, bytes;
-} Texts;
-
-/* `kind`: t text, B H Q unsigned of 1, 2, 8 bytes, q signed of 8, m ms, M ms or nothing; T, L, b lists of text, of ms,
- * of bytes; X map of texts. `ends` are those of a list's or map's rows. */
-typedef struct {
-    char kind;
-    bool filled; /* holds more than defaults */
-    Bytes fixed, valid, ends;
-    Texts texts, values;
-} Column;
-
 typedef struct {
     const char *at;
     Py_ssize_t size;
 } Text;
 
-/* All of them set MemoryError and return -1 when there is no room, else 0. */
-int column_init(Column *c, char kind);
+/* Each text with its size before it. */
+typedef struct {
+    Bytes bytes;
+    size_t count;
+} Texts;
+
+/* Texts of a small set: each once in `keys`, and in `codes` which one it is. */
+typedef struct {
+    Texts keys;
+    Bytes spans, codes;
+    uint16_t *table; /* code + 1 by hash */
+    size_t slots;
+    uint16_t last;
+} Words;
+
+/* `kind`: t text, w word of a small set, B H Q unsigned of 1, 2, 8 bytes, q signed of 8, m ms, M ms or nothing; T, W, L, b
+ * lists of texts, of words, of ms, of bytes; X map of texts. `ends` are those of a list's or map's rows. */
+typedef struct {
+    char kind;
+    bool filled; /* holds more than defaults */
+    Bytes fixed, nulls, ends;
+    Texts texts, values;
+    Words words;
+} Column;
+
+/* All of them set an error and return -1 when there is no room, else 0. A column is begun as zeros and its kind. */
 void column_clear(Column *c);
 int put_text(Column *c, Text text);
 int put_item(Column *c, Text text);
 int put_value(Column *c, Text text);
 int put_number(Column *c, int64_t number);
-int put_ms(Column *c, Py_ssize_t row, int64_t ms, bool is_there);
+int put_ms(Column *c, int64_t ms, bool is_there);
 int end_row(Column *c, bool filled);
 /* (kind, buffers...) for Python. */
 PyObject *column_buffers(const Column *c);

@@ -69,6 +69,7 @@ static int add_said(const Builder *b, Block *block, const Ref *m)
         int failed;
         switch (c->kind) {
         case 't':
+        case 'w':
             failed = get_text(m, name, &text) || put_text(c, text);
             break;
         case 'T':
@@ -248,8 +249,7 @@ static Block *new_block(Builder *b, int month)
     if (!block) return fail(PyExc_MemoryError, "no room for another month"), NULL;
     block->month = month;
     b->blocks[b->block_count++] = block;
-    for (int n = 0; n < b->count; n++)
-        if (column_init(&block->columns[n], b->kinds[n])) return NULL;
+    for (int n = 0; n < b->count; n++) block->columns[n].kind = b->kinds[n];
     return block;
 }
 
@@ -273,11 +273,10 @@ static int add_common(
 static int add_times(const Builder *b, Block *block, int64_t occurred, int64_t sent, int64_t final, int64_t settled,
     int64_t amended, int64_t amendments)
 {
-    Py_ssize_t row = block->rows;
     if (amendments > UINT16_MAX) return fail(PyExc_OverflowError, "too many amendments");
-    return put_number(column(b, block, OCCURRED_AT), occurred) || put_ms(column(b, block, SENT_AT), row, sent, sent != 0)
-        || put_ms(column(b, block, FINAL_AT), row, final, final != 0) || put_number(column(b, block, SETTLED_AT), settled)
-        || put_ms(column(b, block, AMENDED_AT), row, amended, amended != 0)
+    return put_number(column(b, block, OCCURRED_AT), occurred) || put_ms(column(b, block, SENT_AT), sent, sent != 0)
+        || put_ms(column(b, block, FINAL_AT), final, final != 0) || put_number(column(b, block, SETTLED_AT), settled)
+        || put_ms(column(b, block, AMENDED_AT), amended, amended != 0)
         || put_number(column(b, block, AMENDMENTS), amendments);
 }
 

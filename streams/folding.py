@@ -1,21 +1,22 @@
-"""Settled messages made into Arrow blocks: `fold` and `blocks` in one go where the compiled part is there. Pure.
+"""Settled messages made into blocks for the store, in one go where the compiled part is there. Pure.
 
 `fold.py` says what a record is; the compiled builder (native/fold.c) says the same, from the bytes an event came in
 straight into columns. What it does not expect it refuses, and the rows are then made, and halved, by the Python.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
 from schemas.batches import native
 from schemas.events import Receipt, Receive, Send
 from schemas.record import COLUMNS, Record
-from streams import fold
+from streams import fold, native_format
 from streams.effects import Rows
 from streams.fold import Columns
 from streams.join import Life
+from streams.native_format import Values
 
 # What is folded at once: the lock is held for so long, and the event loop with it.
 _AT_ONCE: Final = 1_000
@@ -23,15 +24,23 @@ _AT_ONCE: Final = 1_000
 _BLOCK_ROWS: Final = 60_000
 
 _LETTERS: Final = {
-    "UInt8": "B", "UInt16": "H", "UInt64": "Q", "Int64": "q", "Array(UInt8)": "b", "Array(String)": "T",
-    "Array(LowCardinality(String))": "T", "Map(String, String)": "X",
+    "LowCardinality(String)": "w", "UInt8": "B", "UInt16": "H", "UInt64": "Q", "Int64": "q", "Array(UInt8)": "b",
+    "Array(String)": "T", "Array(LowCardinality(String))": "W", "Map(String, String)": "X",
     "DateTime64(3, 'UTC')": "m", "Nullable(DateTime64(3, 'UTC'))": "M", "Array(DateTime64(3, 'UTC'))": "L",
 }  # fmt: skip
 _KINDS: Final = tuple(_LETTERS.get(column.type, "t") for column in COLUMNS)
-_MS: Final = pa.timestamp("ms", tz="UTC")
-_FIXED: Final = {"B": pa.uint8(), "H": pa.uint16(), "Q": pa.uint64(), "q": pa.int64(), "m": _MS}
-_ITEMS: Final = {"L": _MS, "b": pa.uint8()}
-_NAMES: Final = {field: column.name for field, column in zip(Record.__struct_fields__, COLUMNS, strict=True)}
+_BY_FIELD: Final = dict(zip(Record.__struct_fields__, COLUMNS, strict=True))
+
+
+class Block(NamedTuple):
+    """Records of one month, by column; those that hold nothing but their default are left out, the table fills them in."""
+
+    rows: int
+    columns: dict[str, Values]
+
+    def pieces(self) -> Iterator[bytes]:
+        """The block as an insert takes it, in pieces."""
+        return native_format.block(self.rows, list(self.columns.values()))
 
 
 class Folded:
@@ -40,9 +49,9 @@ class Folded:
     def __init__(self, taken: Sequence[Rows], now_ms: int) -> None:
         """`taken` and `now_ms` are what the blocks are made of."""
         self._made_of = taken, now_ms
-        self.blocks: list[pa.Table] = []
+        self.blocks: list[Block] = []
 
-    def __iter__(self) -> Iterator[pa.Table]:
+    def __iter__(self) -> Iterator[Block]:
         """The blocks, once; raises what went wrong in making one."""
         for block in _blocks(*self._made_of):
             self.blocks.append(block)
@@ -66,23 +75,21 @@ def as_array(records: Columns | Folded, column: int) -> pa.Array:
         return pa.array(records[column], kind)
     nothing = pa.scalar(None if "Nullable" in type_ else "" if kind == pa.string() else 0, kind)
     return pa.concat_arrays(
-        block.column(name).combine_chunks().cast(kind)
-        if name in block.column_names
-        else pa.repeat(nothing, block.num_rows)
+        native_format.as_array(block.columns[name]) if name in block.columns else pa.repeat(nothing, block.rows)
         for block in records.blocks
     )
 
 
-def _blocks(taken: Sequence[Rows], now_ms: int) -> Iterator[pa.Table]:
+def _blocks(taken: Sequence[Rows], now_ms: int) -> Iterator[Block]:
     builder = native.Builder(Record.__struct_fields__, _KINDS, Send, Receive, Receipt, Life)
     rows = 0
     for count, add in _pieces(builder, taken, now_ms):
         add()
         rows += count
         if rows >= _BLOCK_ROWS:
-            yield from _tables(builder)
+            yield from _finished(builder)
             rows = 0
-    yield from _tables(builder)
+    yield from _finished(builder)
 
 
 def _pieces(builder: Any, taken: Sequence[Rows], now_ms: int) -> Iterator[tuple[int, Callable[[], None]]]:
@@ -95,36 +102,7 @@ def _pieces(builder: Any, taken: Sequence[Rows], now_ms: int) -> Iterator[tuple[
             yield len(receives), lambda new=receives, shard=part.shard: builder.inbound(shard, new, now_ms)  # type: ignore[misc]
 
 
-def _tables(builder: Any) -> Iterator[pa.Table]:
+def _finished(builder: Any) -> Iterator[Block]:
     for rows, columns in builder.finish():
-        arrays = [_array(rows, *buffers) for buffers in columns.values()]
-        yield pa.Table.from_arrays(arrays, names=[_NAMES[name] for name in columns])
-
-
-def _array(rows: int, kind: str, *buffers: bytes) -> pa.Array:
-    if kind == "t":
-        return _texts(rows, *buffers)
-    if kind == "M":
-        return pa.Array.from_buffers(_MS, rows, [pa.py_buffer(b) for b in buffers])
-    if kind == "X":
-        ends, *pairs = buffers
-        names, values = _texts(-1, *pairs[:2]), _texts(-1, *pairs[2:])
-        return pa.MapArray.from_arrays(_ends(rows, ends), names, values)
-    if kind == "T":
-        return pa.ListArray.from_arrays(_ends(rows, buffers[0]), _texts(-1, *buffers[1:]))
-    if kind in _ITEMS:
-        return pa.ListArray.from_arrays(_ends(rows, buffers[0]), _fixed(_ITEMS[kind], buffers[1]))
-    return _fixed(_FIXED[kind], buffers[0])
-
-
-def _texts(rows: int, ends: bytes, data: bytes) -> pa.Array:
-    count = len(ends) // 4 - 1 if rows < 0 else rows
-    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(ends), pa.py_buffer(data)])
-
-
-def _ends(rows: int, ends: bytes) -> pa.Array:
-    return pa.Array.from_buffers(pa.int32(), rows + 1, [None, pa.py_buffer(ends)])
-
-
-def _fixed(type_: Any, data: bytes) -> pa.Array:
-    return pa.Array.from_buffers(type_, len(data) * 8 // type_.bit_width, [None, pa.py_buffer(data)])
+        found = (Values(*_BY_FIELD[field], kind, buffers) for field, (kind, *buffers) in columns.items())
+        yield Block(rows, {values.name: values for values in found})

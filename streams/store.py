@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
+import cramjam
 import msgspec
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
@@ -27,7 +28,7 @@ from streams import join
 from streams.blocks import block_of, by_month
 from streams.effects import Found, OpenRow
 from streams.fold import Columns, columns_of
-from streams.folding import Folded
+from streams.folding import Block, Folded
 from streams.tables import (
     CHECKPOINT_COLUMNS,
     LOOKUP_BRIEF,
@@ -51,6 +52,8 @@ _ROWS_AT_ONCE: Final = 10_000
 # With more the embedded engine now and then never ends such a query, and is hardly faster.
 _ONE_THREAD: Final = {"max_threads": 1}
 _REQUEST_TIMEOUT_S: Final = 60
+# Duplicates within a block are for the reader to see through; to merge them on insert costs twice the insert.
+_AS_IT_IS: Final = {"optimize_on_insert": 0}
 # Out of memory, disk full, too many parts, timeouts, network, read-only, keeper and the like: they pass. A missing
 # table, a user who may not: never the rows' fault.
 _RETRYABLE: Final = frozenset(
@@ -112,6 +115,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._embedded = url.startswith("chdb://")
         self.client = connect(url)
 
     def close(self) -> None:
@@ -163,7 +167,7 @@ class Store:
         if isinstance(records, Folded):
             try:
                 for block in records:
-                    self._insert("mdrs", block)
+                    self._insert_block(block)
                 return []
             except Unavailable:
                 raise
@@ -210,8 +214,14 @@ class Store:
 
     def _insert(self, table: str, block: pa.Table) -> None:
         with _translated():
-            # Duplicates within a block are for the reader to see through; to merge them here costs twice the insert.
-            self.client.insert_arrow(table, block, database=DATABASE, settings={"optimize_on_insert": 0})
+            self.client.insert_arrow(table, block, database=DATABASE, settings=_AS_IT_IS)
+
+    def _insert_block(self, block: Block) -> None:
+        pieces, packing = block.pieces(), None
+        if not self._embedded:
+            pieces, packing = bytes(cramjam.lz4.compress(b"".join(pieces))), "lz4"
+        with _translated():
+            self.client.raw_insert(f"{DATABASE}.mdrs", list(block.columns), pieces, _AS_IT_IS, "Native", packing)
 
     # ---- reading -------------------------------------------------------------------------------------------
 

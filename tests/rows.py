@@ -1,13 +1,16 @@
 """Records in whatever shape they are written, as the rows that they are."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
+from clickhouse_connect.driver.buffer import ResponseBuffer
+from clickhouse_connect.driver.query import QueryContext
+from clickhouse_connect.driver.transform import NativeTransform
 
 from schemas.record import COLUMNS, Record
 from streams.fold import Columns
-from streams.folding import Folded
+from streams.folding import Block, Folded
 
 
 def rows_of(records: Columns | Folded) -> Iterator[tuple[Any, ...]]:
@@ -16,24 +19,24 @@ def rows_of(records: Columns | Folded) -> Iterator[tuple[Any, ...]]:
         yield from zip(*records, strict=True)
         return
     for block in records:
-        yield from zip(*(_values(block, column.name, column.type) for column in COLUMNS), strict=True)
+        yield from block_rows(block)
+
+
+def block_rows(block: Block) -> Iterator[tuple[Any, ...]]:
+    """Rows of a block, read back by the client's own reader of the format."""
+    whole = SimpleNamespace(gen=iter([b"".join(block.pieces())]), close=lambda: None)
+    found = NativeTransform().parse_response(ResponseBuffer(whole), QueryContext(column_oriented=True))
+    names, columns = found.column_names, dict(zip(found.column_names, found.result_columns, strict=True))
+    assert list(names) == list(block.columns)
+    assert all(len(values) == block.rows for values in columns.values())
+    values = (columns.get(c.name, [_default(c.type)] * block.rows) for c in COLUMNS)
+    yield from zip(*(map(_plain, column) for column in values), strict=True)
 
 
 def began_with(record: Record) -> str:
     """The id of the event that a record began with: all others in its timeline are receipts."""
     steps = zip(record.timeline_event_id, record.timeline_source, strict=True)
     return next(event_id for event_id, source in steps if "receipts:" not in source)
-
-
-def _values(block: pa.Table, name: str, type_: str) -> list[Any]:
-    if name not in block.column_names:
-        return [_default(type_)] * block.num_rows
-    column = block.column(name)
-    if type_.startswith("Map"):
-        return [dict(pairs) for pairs in column.to_pylist()]
-    if type_.startswith("Array"):
-        return [tuple(map(_plain, values)) for values in column.to_pylist()]
-    return list(map(_plain, column.to_pylist()))
 
 
 def _default(type_: str) -> Any:
@@ -43,4 +46,6 @@ def _default(type_: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
     return round(value.timestamp() * 1000) if hasattr(value, "timestamp") else value

@@ -44,7 +44,7 @@ def test_columns_can_be_asked_of_blocks() -> None:
     """What is counted of the records that were written is what the fold says of them."""
     folded = folding.records([finished(3), finished(4)], NOON_MS)
     assert isinstance(folded, Folded)
-    assert sum(block.num_rows for block in folded) == 4 * MANY
+    assert sum(block.rows for block in folded) == 4 * MANY
     for n, column in enumerate(COLUMNS):
         if not column.type.startswith(("Array", "Map")) and "." not in column.name:
             counted = as_array(folded, n).to_pylist()
