@@ -7,7 +7,7 @@ rows are halved until the bad one is alone.
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
@@ -233,20 +233,24 @@ class Store:
         found: dict[str, Found] = defaultdict(lambda: Found({}, (), {}))
         for at in range(0, len(ids), LOOKUP_IDS_MAX):
             # To ask which there are is much cheaper than to ask for them, and mostly there are none.
-            places = self.query(LOOKUP_BRIEF if brief else LOOKUP_IDS, {"ids": list(ids[at : at + LOOKUP_IDS_MAX])})
+            places = self._few(LOOKUP_BRIEF if brief else LOOKUP_IDS, ids[at : at + LOOKUP_IDS_MAX])
             orphaned = {mid for mid, place, *_ in places if place == _ORPHANED}
             whole = {mid for mid, place, *_ in places if place != _ORPHANED and (mid not in brief or mid in orphaned)}
             for mid, place, direction, event_id in places:
                 if place != _ORPHANED and mid not in whole:
                     found[mid].begun[direction] = event_id
-            for row in self.query(LOOKUP_RECORDS, {"ids": list(whole)}) if whole else ():
+            for row in self._few(LOOKUP_RECORDS, whole) if whole else ():
                 rec = msgspec.convert(row, Record)
                 found[rec.message_id].records[rec.direction] = rec
-            for row in self.query(LOOKUP_ORPHANS, {"ids": list(orphaned)}) if orphaned else ():
+            for row in self._few(LOOKUP_ORPHANS, orphaned) if orphaned else ():
                 receipt = orphan(row)
                 known = found[receipt.message_id]
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, receipt))
         return dict(found)
+
+    def _few(self, sql: str, ids: Iterable[str]) -> Sequence[Sequence[Any]]:
+        """Rows about ids. A second thread has nothing to do there, and costs 20 ms of CPU a question to find that out."""
+        return self.query(sql, {"ids": list(ids)}, _ONE_THREAD)
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Where every partition stood at its last checkpoint, by partition."""
@@ -304,11 +308,13 @@ class Store:
             self.client.database = DATABASE
             self.client.command(sql, parameters=parameters)
 
-    def query(self, sql: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    def query(
+        self, sql: str, parameters: dict[str, Any], settings: dict[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
         """The rows of a query; values go in as bound parameters, `{name:Type}`."""
         with _translated():
             self.client.database = DATABASE
-            return self.client.query(sql, parameters=parameters).result_rows
+            return self.client.query(sql, parameters=parameters, settings=settings).result_rows
 
 
 @contextlib.contextmanager
