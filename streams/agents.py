@@ -19,6 +19,7 @@ from streams.barrier import Barrier
 from streams.clock import clock_ms, monotonic_ms
 from streams.flow import Flow, Found
 from streams.outbox import Outbox
+from streams.questions import Questions
 from streams.settings import Settings
 from streams.store import Store, StoreError, Unavailable
 from streams.tasks import ended
@@ -57,6 +58,7 @@ class Worker:
         self.flow = Flow(settings.topic_prefix, settings.settling_window_ms)
         self.store = Store(settings.clickhouse_url)
         self._reader = Store(settings.clickhouse_url)
+        self._questions = Questions(self._reader.lookup)
         # One thread: answers of the store must be acted upon in the order they were asked for.
         self._reading = ThreadPoolExecutor(1, "store-read")
         self.telemetry = Telemetry(settings.topic_prefix)
@@ -259,7 +261,7 @@ class Worker:
                 self._tally.misplaced += 1
 
     async def _lookup(self, ids: list[str], brief: Set[str] = frozenset()) -> dict[str, Found]:
-        return await self._retry_read(self._reader.lookup, ids, brief)
+        return await self._retry_read(self._questions.answer, self._questions.put(ids, brief))
 
     async def _read(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, call, *args)

@@ -4,7 +4,7 @@
 straight into columns. What it does not expect it refuses, and the rows are then made, and halved, by the Python.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -33,12 +33,12 @@ _BY_FIELD: Final = dict(zip(Record.__struct_fields__, COLUMNS, strict=True))
 
 
 class Block(NamedTuple):
-    """Records of one month, by column; those that hold nothing but their default are left out, the table fills them in."""
+    """Records of one month, by column; a column of nothing but its default is left out, the table fills it in."""
 
     rows: int
     columns: dict[str, Values]
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Generator[bytes, None, None]:
         """The block as an insert takes it, in pieces."""
         return native_format.block(self.rows, list(self.columns.values()))
 

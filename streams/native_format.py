@@ -1,12 +1,12 @@
 """ClickHouse's Native format: a block of the compiled builder as the bytes of an insert. Pure.
 
-A block is the number of its columns and rows, then each column: name, type, values. Values are little endian; a text has
-its size before it; a list or map is where each row of it ends, then all its items; a nullable one which rows are null,
-then the values. A small set (`LowCardinality`) is its version, then what kind of dictionary follows, the words, and
-which word it is in each place. So is a list of them, its ends between version and dictionary.
+A block is the number of its columns and rows, then each column: name, type, values. Values are little endian; a text
+has its size before it; a list or map is where each row of it ends, then all its items; a nullable one which rows are
+null, then the values. A small set (`LowCardinality`) is its version, then what kind of dictionary follows, the words,
+and which word it is in each place. So is a list of them, its ends between version and dictionary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from struct import pack
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ class Values(NamedTuple):
     buffers: tuple[Any, ...]
 
 
-def block(rows: int, columns: list[Values]) -> Iterator[bytes]:
+def block(rows: int, columns: list[Values]) -> Generator[bytes, None, None]:
     """The bytes of a block, in pieces."""
     yield _varint(len(columns)) + _varint(rows)
     for column in columns:
@@ -73,7 +73,7 @@ def _texts(data: bytes, count: int | None = None) -> list[str]:
     found, at = [], 0
     while at < len(data):
         size = shift = 0
-        while data[at] > 0x7F:  # noqa: PLR2004  # seven bits a byte, the last one below
+        while data[at] > 0x7F:  # seven bits a byte, the last one below
             size, shift, at = size | (data[at] & 0x7F) << shift, shift + 7, at + 1
         size, at = size | data[at] << shift, at + 1
         found.append(data[at : at + size].decode())
@@ -88,7 +88,7 @@ def _text(text: str) -> bytes:
 
 def _varint(number: int) -> bytes:
     out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004  # seven bits a byte, the last one below
+    while number > 0x7F:  # seven bits a byte, the last one below
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)

@@ -7,7 +7,7 @@ rows are halved until the bad one is alone.
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Generator, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
@@ -47,6 +47,7 @@ from streams.tables import (
 
 DATABASE: Final = "mdr"
 LOOKUP_IDS_MAX: Final = 1_000
+_MANY_IDS: Final = 100
 _ORPHANED: Final = 2
 _ROWS_AT_ONCE: Final = 10_000
 # With more the embedded engine now and then never ends such a query, and is hardly faster.
@@ -217,11 +218,12 @@ class Store:
             self.client.insert_arrow(table, block, database=DATABASE, settings=_AS_IT_IS)
 
     def _insert_block(self, block: Block) -> None:
-        pieces, packing = block.pieces(), None
+        data: bytes | Generator[bytes, None, None] = block.pieces()
         if not self._embedded:
-            pieces, packing = bytes(cramjam.lz4.compress(b"".join(pieces))), "lz4"
+            data = bytes(cramjam.lz4.compress(b"".join(block.pieces())))
+        packing = None if self._embedded else "lz4"
         with _translated():
-            self.client.raw_insert(f"{DATABASE}.mdrs", list(block.columns), pieces, _AS_IT_IS, "Native", packing)
+            self.client.raw_insert(f"{DATABASE}.mdrs", list(block.columns), data, _AS_IT_IS, "Native", packing)
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -233,24 +235,24 @@ class Store:
         found: dict[str, Found] = defaultdict(lambda: Found({}, (), {}))
         for at in range(0, len(ids), LOOKUP_IDS_MAX):
             # To ask which there are is much cheaper than to ask for them, and mostly there are none.
-            places = self._few(LOOKUP_BRIEF if brief else LOOKUP_IDS, ids[at : at + LOOKUP_IDS_MAX])
+            places = self._ask(LOOKUP_BRIEF if brief else LOOKUP_IDS, ids[at : at + LOOKUP_IDS_MAX])
             orphaned = {mid for mid, place, *_ in places if place == _ORPHANED}
             whole = {mid for mid, place, *_ in places if place != _ORPHANED and (mid not in brief or mid in orphaned)}
             for mid, place, direction, event_id in places:
                 if place != _ORPHANED and mid not in whole:
                     found[mid].begun[direction] = event_id
-            for row in self._few(LOOKUP_RECORDS, whole) if whole else ():
+            for row in self._ask(LOOKUP_RECORDS, whole) if whole else ():
                 rec = msgspec.convert(row, Record)
                 found[rec.message_id].records[rec.direction] = rec
-            for row in self._few(LOOKUP_ORPHANS, orphaned) if orphaned else ():
+            for row in self._ask(LOOKUP_ORPHANS, orphaned) if orphaned else ():
                 receipt = orphan(row)
                 known = found[receipt.message_id]
                 found[receipt.message_id] = known._replace(orphans=(*known.orphans, receipt))
         return dict(found)
 
-    def _few(self, sql: str, ids: Iterable[str]) -> Sequence[Sequence[Any]]:
-        """Rows about ids. A second thread has nothing to do there, and costs 20 ms of CPU a question to find that out."""
-        return self.query(sql, {"ids": list(ids)}, _ONE_THREAD)
+    def _ask(self, sql: str, ids: Collection[str]) -> Sequence[Sequence[Any]]:
+        """Rows about ids. Where they are few a second thread costs 20 ms of CPU to find out that it is not needed."""
+        return self.query(sql, {"ids": list(ids)}, _ONE_THREAD if len(ids) < _MANY_IDS else None)
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Where every partition stood at its last checkpoint, by partition."""

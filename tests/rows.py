@@ -24,8 +24,9 @@ def rows_of(records: Columns | Folded) -> Iterator[tuple[Any, ...]]:
 
 def block_rows(block: Block) -> Iterator[tuple[Any, ...]]:
     """Rows of a block, read back by the client's own reader of the format."""
-    whole = SimpleNamespace(gen=iter([b"".join(block.pieces())]), close=lambda: None)
-    found = NativeTransform().parse_response(ResponseBuffer(whole), QueryContext(column_oriented=True))
+    whole: Any = SimpleNamespace(gen=iter([b"".join(block.pieces())]), close=lambda: None)
+    source: Any = ResponseBuffer
+    found: Any = NativeTransform().parse_response(source(whole), QueryContext(column_oriented=True))
     names, columns = found.column_names, dict(zip(found.column_names, found.result_columns, strict=True))
     assert list(names) == list(block.columns)
     assert all(len(values) == block.rows for values in columns.values())
