@@ -22,8 +22,8 @@ class Costs(NamedTuple):
     """What was measured (benchmarks/README.md says when and how), unless its comment says otherwise."""
 
     # The worker at its limit on two cores, and its CPU for an event.
-    worker_events_per_s: float = 63_000
-    worker_cpu_us: float = 27
+    worker_events_per_s: float = 70_000
+    worker_cpu_us: float = 23
     # Of simulated traffic.
     events_a_message: float = 2.64
     event_bytes: float = 450
@@ -36,7 +36,7 @@ class Costs(NamedTuple):
     recover_s_per_million: float = 6
     start_s: float = 4
     # ClickHouse: the insert of a record, and one merge of it.
-    insert_us: float = 10
+    insert_us: float = 6
     merge_us: float = 12
     merge_fixed_s: float = 0.11
     # Chosen, not measured.
