@@ -54,3 +54,21 @@ def test_a_failure_loses_no_question() -> None:
     answers = [questions.answer(question) for question in (second, first, third)]
     assert answers == [{mid: KNOWN[mid]} for mid in "bac"]
     assert store.asked == [({"a", "b", "c"}, set())]
+
+
+def test_a_question_under_way_is_answered_by_whoever_is_first() -> None:
+    """While one look-up hangs, another may be asked for a question that is part of it."""
+    store, hangs = Store(), [True]
+
+    def lookup(ids: Sequence[str], brief: Set[str]) -> dict[str, Found]:
+        if hangs.pop():
+            hangs.append(False)
+            assert questions.answer(second) == {"b": KNOWN["b"]}
+        hangs.append(False)
+        return store.lookup(ids, brief)
+
+    questions = Questions(lookup)
+    first, second = questions.put(["a"], set()), questions.put(["b"], set())
+    assert questions.answer(first) == {"a": KNOWN["a"]}
+    assert questions.answer(second) == {"b": KNOWN["b"]}
+    assert store.asked == [({"b"}, set()), ({"a", "b"}, set())]
