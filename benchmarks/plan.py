@@ -32,7 +32,7 @@ class Costs(NamedTuple):
     record_bytes: float = 116
     record_fresh_bytes: float = 125
     record_wire_bytes: float = 651
-    open_bytes: float = 385
+    open_bytes: float = 308
     recover_s_per_million: float = 6
     start_s: float = 4
     # ClickHouse: the insert of a record, and one merge of it.
