@@ -88,3 +88,10 @@ def test_a_small_set_may_grow_until_it_is_none(monkeypatch: pytest.MonkeyPatch) 
     assert [row[at] for row in block_rows(block)] == [send.callback_url for send in sends[:-1]]
     with pytest.raises(OverflowError, match="no small set"):
         list(Folded([Rows(0, lives, [], [])], NOON_MS))
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 255, 256, 16_500])
+def test_a_block_says_how_many_rows_it_has(rows: int) -> None:
+    """In seven bits a byte, as the sizes of texts."""
+    (block,) = Folded([Rows(0, [Life(read("sends", 0), settled_ms=NOON_MS)] * rows, [], [])], NOON_MS)
+    assert sum(1 for _ in block_rows(block)) == rows
