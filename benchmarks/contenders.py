@@ -34,7 +34,8 @@ def _python(name: str, *arguments: str) -> tuple[str, ...]:
 
 def _java(home: Path, project: str, main: str, state: str, name: str) -> Contender:
     jar = home / project / f"{project}-1.jar"
-    command = ("java", *_JVM, "-cp", f"{jar}:{home / project / 'lib'}/*", main)
+    crash = f"-XX:ErrorFile={home / 'crash-%p.log'}"  # else it is left in the working directory
+    command = ("java", *_JVM, crash, "-cp", f"{jar}:{home / project / 'lib'}/*", main)
     return Contender(name, command, "topic", state=state, jar=str(jar))
 
 

@@ -7,7 +7,7 @@ rows are halved until the bad one is alone.
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Generator, Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
@@ -116,7 +116,6 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._embedded = url.startswith("chdb://")
         self.client = connect(url)
 
     def close(self) -> None:
@@ -218,10 +217,9 @@ class Store:
             self.client.insert_arrow(table, block, database=DATABASE, settings=_AS_IT_IS)
 
     def _insert_block(self, block: Block) -> None:
-        data: bytes | Generator[bytes, None, None] = block.pieces()
-        if not self._embedded:
-            data = bytes(cramjam.lz4.compress(b"".join(block.pieces())))
-        packing = None if self._embedded else "lz4"
+        embedded = self.url.startswith("chdb://")
+        data = block.pieces() if embedded else bytes(cramjam.lz4.compress(b"".join(block.pieces())))
+        packing = None if embedded else "lz4"
         with _translated():
             self.client.raw_insert(f"{DATABASE}.mdrs", list(block.columns), data, _AS_IT_IS, "Native", packing)
 
