@@ -43,3 +43,4 @@ class Joiner:
         self, events: list[Any], lives: Any, fresh: Any, dirty: set[str], placed: list[Any], now_ms: int,
         receipts_max: int, other: Any, /,
     ) -> tuple[int, int]: ...  # fmt: skip
+    def identities(self, lives: list[Any], /) -> bytes: ...

@@ -149,9 +149,10 @@ class Barrier:
         now_ms = self._clock_ms()
         generation, offsets = self.generation, dict(self.done)
         cuts = [self._cut(p, now_ms, checkpoint) for p in self._flow.partitions.values()]
-        await self._write_rows(cuts, now_ms)
+        bad = await self._write_rows(cuts, now_ms)
+        refused = {cast(str, row[0]) for row, *_ in bad}
         for cut in cuts:
-            cut.partition.written(self._clock_ms())
+            cut.partition.written(self._clock_ms(), refused)
         if checkpoint:
             await self._write_snapshots(cuts, offsets, now_ms)
             await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
@@ -185,7 +186,8 @@ class Barrier:
         snapshot = p.snapshot(now_ms) if checkpoint else None
         return _Cut(p, p.take(now_ms), dead, snapshot)
 
-    async def _write_rows(self, cuts: list[_Cut], now_ms: int) -> None:
+    async def _write_rows(self, cuts: list[_Cut], now_ms: int) -> list[Unstorable]:
+        """Returns what the store refuses; its events are dead letters then."""
         letters = [letter for cut in cuts for letter in cut.dead]
         if letters:
             await self._retry("dead letters", lambda: self._kafka.bury(letters))
@@ -195,6 +197,7 @@ class Barrier:
         for rows in (cut.rows for cut in cuts if cut.rows.orphans):
             bad += await self._in_thread("orphans", self._store.write_orphans, rows.shard, rows.orphans)
         await self._bury(bad)
+        return bad
 
     async def _bury(self, bad: list[Unstorable]) -> None:
         if bad:

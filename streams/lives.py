@@ -4,26 +4,31 @@
     ----------------------  ------------------------------------------------------------------------------------------
     lives                   open (has a send), or waiting (receipts whose send was not read yet)
     fresh -> flushing       settled: to be written -> being written; still merged with in memory
-    recent                  written: only its id's hash is remembered, a repeated send is looked up in the store
+    recent, facts           written: hashes of its id and events are remembered; a copy of one of them is known by
+                            that, all else that concerns it is looked up in the store
 
 A message that was saved and has not changed since is kept as the bytes that were saved; packed, when many are newer.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence, Set
+from typing import Any, Final, cast
 
 import msgspec
 
 from schemas.batches import as_struct, newest
 from schemas.events import FUTURE_MS_MAX, Receipt, Receive, Send
 from streams.effects import Counts, DeadLetter, Entry, OpenRow, Rows, Snapshot
+from streams.facts import identities
 from streams.join import Life
 from streams.packing import Packing
-from streams.recent import Recent
+from streams.recent import Recent, hashes
 from streams.wheel import Wheel
 
+REMEMBER_MS: Final = 600_000
+_TOPICS: Final = {"outbound": "sends", "inbound": "receives"}
 _RECENT_IDS_MAX: Final = 4_000_000
+_FACTS_MAX: Final = 1_000_000
 _BUCKET_MS_MIN: Final = 250
 _BUCKET_MS_MAX: Final = 5_000
 # Of a receipt that waited; its row never changes.
@@ -82,6 +87,7 @@ class Lives:
         self.dead: list[DeadLetter] = []
         self.waiting = 0
         self._recent = {"outbound": Recent(_RECENT_IDS_MAX), "inbound": Recent(_RECENT_IDS_MAX)}
+        self._facts = {"outbound": Recent(_FACTS_MAX), "inbound": Recent(_FACTS_MAX)}
         self._orphaned = Recent(_RECENT_IDS_MAX)
         bucket_ms = min(_BUCKET_MS_MAX, max(_BUCKET_MS_MIN, window_ms // 64))
         self._ends = Wheel(bucket_ms, self.lives.__contains__)
@@ -181,6 +187,17 @@ class Lives:
             self._ends.add(life.deadline_ms, mid)
             self._occurred.add(life.send.occurred_ms, mid)
 
+    def _forget(self, now_ms: int) -> None:
+        for direction, topic in _TOPICS.items():
+            for written in (self._recent[direction], self._facts[direction]):
+                written.forget(now_ms - REMEMBER_MS, self._read_ms[topic] - REMEMBER_MS)
+
+    def _is_copy(self, direction: str, only: Life) -> bool:
+        """Whether the one event of `only` is in a record that was written lately; then it is counted."""
+        is_copy = bool(self._facts[direction].seen(identities([only])))
+        self.counts.duplicates += is_copy
+        return is_copy
+
     def pending(self) -> int:
         """How many finished rows wait to be taken."""
         return len(self.fresh) + len(self.fresh_inbound)
@@ -217,11 +234,16 @@ class Lives:
         orphans = [orphan for group in self._flushing_orphans.values() for orphan in group]
         return Rows(self.shard, list(self.flushing.values()), list(self.flushing_inbound.values()), orphans)
 
-    def written(self, now_ms: int) -> None:
-        """Says that what was taken last is durable: from here on only the ids are remembered."""
+    def written(self, now_ms: int, refused: Set[str] = frozenset()) -> None:
+        """Says that what was taken last is durable, but for ids the store refused: now only hashes are remembered."""
         since_ms = self._settled_from_ms
-        self._recent["outbound"].add(self.flushing, since_ms, now_ms, self._read_ms["sends"])
-        self._recent["inbound"].add(self.flushing_inbound, since_ms, now_ms, self._read_ms["receives"])
+        # An event the store refused may be sent again once it can be stored.
+        lives = [life for mid, life in self.flushing.items() if mid not in refused]
+        begun = [Life(cast(Any, event)) for mid, event in self.flushing_inbound.items() if mid not in refused]
+        for direction, ids, written in (("outbound", self.flushing, lives), ("inbound", self.flushing_inbound, begun)):
+            at = since_ms, now_ms, self._read_ms[_TOPICS[direction]]
+            self._recent[direction].add(hashes(ids), *at)
+            self._facts[direction].add(identities(written), *at)
         self._outlived |= {mid: self.flushing[mid] for mid in self._held if mid in self.flushing}
         self.flushing, self.flushing_inbound, self._flushing_orphans = {}, {}, {}
 
@@ -303,11 +325,11 @@ class Lives:
 
     def remember(self, direction: str, ids: Iterable[str], since_ms: int, now_ms: int) -> None:
         """Takes back the ids of records settled between two times."""
-        self._recent[direction].add(ids, since_ms, now_ms, now_ms)
+        self._recent[direction].add(hashes(ids), since_ms, now_ms, now_ms)
 
     def remember_orphans(self, ids: Iterable[str], now_ms: int) -> None:
         """Takes back the ids of receipts that never met a message."""
-        self._orphaned.add(ids, now_ms, now_ms, now_ms)
+        self._orphaned.add(hashes(ids), now_ms, now_ms, now_ms)
 
 
 def saved_version(life: Life) -> int:

@@ -1,7 +1,7 @@
-"""Message ids that were settled lately, eight bytes each: what tells a repeated send from a new one. Pure.
+"""What was settled lately, eight bytes each: message ids tell a repeated send from a new one. Pure.
 
 A set of 64-bit hashes, held as sorted arrays that are merged when they are of similar size, so that a batch of ids is
-checked in a handful of vectorised searches. A hit may be a collision: it only ever leads to a look in the store.
+checked in a handful of vectorised searches. Of ids a hit may be a collision: it only ever leads to a look in the store.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class _Run(NamedTuple):
 
 
 class Recent:
-    """A set of ids with the time each was settled, which forgets the oldest."""
+    """A set of hashes with the time each was settled, which forgets the oldest."""
 
     def __init__(self, ids_max: int) -> None:
         """Holds about `ids_max` ids at most; beyond that the oldest go first."""
@@ -43,9 +43,9 @@ class Recent:
     def __len__(self) -> int:
         return sum(len(run.ids) for run in self._runs)
 
-    def add(self, ids: Iterable[str], from_ms: int, to_ms: int, mark_ms: int) -> None:
-        """Remembers ids settled between two times by the clock, when the log was read up to `mark_ms`."""
-        run = np.sort(hashes(ids))
+    def add(self, new: Hashes, from_ms: int, to_ms: int, mark_ms: int) -> None:
+        """Remembers hashes of what settled between two times by the clock, when the log was read up to `mark_ms`."""
+        run = np.sort(new)
         if not len(run):
             return
         self._runs.append(_Run(from_ms, to_ms, mark_ms, run))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from schemas.events import TOPICS
-from streams.settle import REMEMBER_MS, Partition
+from streams.lives import REMEMBER_MS
+from streams.settle import Partition
 from streams.store import Store
 from streams.tables import Checkpoint
 

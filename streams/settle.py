@@ -15,10 +15,9 @@ from schemas.events import Receipt, Receive, Send
 from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
 from streams.join import Life
-from streams.lives import Lives, saved_version
+from streams.lives import REMEMBER_MS, Lives, saved_version
 from streams.recent import hashes, hashes_in
 
-REMEMBER_MS: Final = 600_000
 _NOTHING: Final = Found({}, (), {})
 # Takes the plain events of a batch, nine of ten (native/join.c); the rules of all are in `_take_send`, `_take_receipt`.
 _joiner: Final[Any] = None if native is None else native.Joiner(Life(), Send, Receipt)
@@ -52,7 +51,10 @@ class Partition(Lives):
         mid = send.message_id
         life = self._life(mid)
         is_late = entry.timestamp - send.occurred_ms > REMEMBER_MS and (life is None or life.send is None)
-        if is_late or mid in self._held or (suspects and hash(mid) in suspects):
+        is_suspect = is_late or mid in self._held or (suspects and hash(mid) in suspects)
+        if is_suspect and life is None and self._is_copy("outbound", Life(send)):
+            return
+        if is_suspect:
             held.append(Held(send, entry, self._unwritten_orphans(mid)))
             self._held.add(mid)
         elif life is not None and life.send is not None:
@@ -75,8 +77,9 @@ class Partition(Lives):
                 or entry.timestamp - receive.occurred_ms > REMEMBER_MS
                 or (held_ids and mid in held_ids)
             ):  # fmt: skip
-                held.append(Held(receive, entry))
-                held_ids.add(mid)
+                if not self._is_copy("inbound", Life(cast(Any, receive))):
+                    held.append(Held(receive, entry))
+                    held_ids.add(mid)
             else:
                 self.fresh_inbound[mid] = receive
                 self.counts.merged += 1
@@ -100,7 +103,7 @@ class Partition(Lives):
         mid = receipt.message_id
         life = self._open_life(mid)
         if life is None:
-            if not self._amend(mid, receipt, entry, now_ms):
+            if not self._amend(mid, receipt, entry, now_ms) and not self._is_copy("outbound", Life(None, (receipt,))):
                 self._wait(receipt, entry, now_ms)
             return
         outcome = join.add_receipt(life, receipt)
@@ -253,7 +256,7 @@ class Partition(Lives):
     def _recall(self, ids: Iterable[str], found: dict[str, Found], now_ms: int) -> None:
         """Remembers what the store has a record of: another owner may have settled it after we read what it settled."""
         recorded = [mid for mid in ids if found.get(mid, _NOTHING).has("outbound")]
-        self._recent["outbound"].add(recorded, now_ms, now_ms, self._read_ms["sends"])
+        self._recent["outbound"].add(hashes(recorded), now_ms, now_ms, self._read_ms["sends"])
 
     def _merge_waiting(
         self, mid: str, life: Life | None, stored: Life, orphans: tuple[Receipt, ...], now_ms: int
@@ -331,8 +334,7 @@ class Partition(Lives):
                 continue
             if life.asked and life.deadline_ms < self.marks["sends"]:
                 self._orphan(mid, life, now_ms)
-        for direction, topic in (("outbound", "sends"), ("inbound", "receives")):
-            self._recent[direction].forget(now_ms - REMEMBER_MS, self._read_ms[topic] - REMEMBER_MS)
+        self._forget(now_ms)
         return self._due_asks() if ask else []
 
     def _orphan(self, mid: str, life: Life, now_ms: int) -> None:
@@ -341,7 +343,7 @@ class Partition(Lives):
         self.waiting -= 1
         self._orphans.setdefault(mid, []).extend((receipt, now_ms) for receipt in life.receipts)
         self.counts.orphaned += len(life.receipts)
-        self._orphaned.add([mid], now_ms, now_ms, now_ms)
+        self._orphaned.add(hashes([mid]), now_ms, now_ms, now_ms)
 
     def _due_asks(self) -> list[str]:
         due: list[str] = []

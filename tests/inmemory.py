@@ -17,7 +17,8 @@ from streams.effects import DeadLetter, OpenRow
 from streams.flow import TOPICS, Flow, Found, Held
 from streams.fold import Columns
 from streams.folding import Folded
-from streams.settle import REMEMBER_MS, Partition
+from streams.lives import REMEMBER_MS
+from streams.settle import Partition
 from streams.store import Store, Unstorable
 from streams.tables import Checkpoint, orphan_version
 from tests.entries import PREFIX, LogEntry, entry

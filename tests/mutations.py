@@ -25,7 +25,7 @@ class Break(NamedTuple):
     new: str
 
 
-WRITE_ROWS: Final = "        await self._write_rows(cuts, now_ms)\n        for cut"
+WRITE_ROWS: Final = "        bad = await self._write_rows(cuts, now_ms)\n"
 BREAKS: Final = (
     Break(
         "offsets are committed before the rows are written", "streams/barrier.py", WRITE_ROWS,
@@ -37,8 +37,8 @@ BREAKS: Final = (
     ),
     Break(
         "a batch of an earlier generation is worked off", "streams/agents.py",
-        "        await self.barrier.room()\n        if batch.generation != self.barrier.generation:",
-        "        await self.barrier.room()\n        if shard not in self.flow.partitions:",
+        "        shard = batch.partition\n        if batch.generation != self.barrier.generation:",
+        "        shard = batch.partition\n        if shard not in self.flow.partitions:",
     ),
     Break(
         "a write that fails is not tried again", "streams/barrier.py",
@@ -54,7 +54,7 @@ BREAKS: Final = (
     ),
     Break(
         "a record of another owner is not remembered", "streams/settle.py",
-        'self._recent["outbound"].add(recorded, ', 'self._recent["outbound"].add((), ',
+        'self._recent["outbound"].add(hashes(recorded), ', 'self._recent["outbound"].add(hashes(()), ',
     ),
     Break(
         "the store is not asked about late and repeated sends", "streams/agents.py",
@@ -67,8 +67,9 @@ BREAKS: Final = (
     ),
     Break(
         "a batch counts as done when it is handed out, as Faust's own `take` has it", "streams/agents.py",
-        "        ready = self._ready.get(shard)\n",
-        "        ready = self._ready.get(shard)\n        self.barrier.did(topic, shard, batch.next_offset)\n",
+        "        ready = self._ready.get(batch.partition)\n",
+        "        ready = self._ready.get(batch.partition)\n"
+        "        self.barrier.did(topic, batch.partition, batch.next_offset)\n",
     ),
     Break(
         "a batch that is missing is not noticed", "streams/agents.py",

@@ -324,7 +324,7 @@ def test_a_bad_row_does_not_block_the_rest(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def work(bench: Bench) -> None:
         settled(bench)
-        bad = Unstorable((), "refused", ("mdr.sends:0:7",))
+        bad = Unstorable(("m1",), "refused", ("mdr.sends:0:7",))
         monkeypatch.setattr(bench.outside.store, "write_records", lambda rows: [bad])
         await bench.barrier.write(checkpoint=True)
 
@@ -332,6 +332,26 @@ def test_a_bad_row_does_not_block_the_rest(monkeypatch: pytest.MonkeyPatch) -> N
     assert outside.unstorable == [("mdr.sends:0:7",)]
     assert outside.committed == {("sends", 0): 1, ("receipts", 0): 2}
     assert outside.said.index("unstorable") < outside.said.index("commit")
+
+
+def test_what_the_store_refused_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of a refused row are dead letters: sent again they are no copies of anything, unlike those of written rows."""
+
+    async def work(bench: Bench) -> None:
+        for message_id in ("m1", "m2"):
+            settled(bench, message_id)
+            bench.read("receives", event("receives", message_id))
+        bad = Unstorable(("m1",), "refused", ("mdr.sends:0:7",))
+        with monkeypatch.context() as patched:
+            patched.setattr(bench.outside.store, "write_records", lambda rows: [bad])
+            await bench.barrier.write(checkpoint=True)
+        for message_id in ("m1", "m2"):
+            bench.read("receipts", event("receipts", message_id, event_id="r"))
+            bench.read("sends", event("sends", message_id))
+            bench.read("receives", event("receives", message_id))
+
+    partition = run(work).partition
+    assert partition.counts.duplicates == 3 and list(partition.lives) == ["m1"]
 
 
 def test_adopted_orphans_leave_only_when_their_message_is_durable() -> None:

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from schemas import batches
-from streams import folding, settle
+from streams import facts, folding, settle
 from streams.effects import DeadLetter
 from streams.flow import Flow
 from tests.entries import NOON_MS, PREFIX, LogEntry, entry, event
@@ -25,6 +25,7 @@ def test_scenario(scenario: Scenario, is_built: bool, monkeypatch: pytest.Monkey
         monkeypatch.setattr(batches, "native", None)
         monkeypatch.setattr(settle, "native", None)
         monkeypatch.setattr(settle, "_joiner", None)
+        monkeypatch.setattr(facts, "_compiled", None)
         monkeypatch.setattr(folding, "native", None)
     play(scenario)
 

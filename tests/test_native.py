@@ -13,8 +13,9 @@ from schemas import batches
 from schemas.events import DECODERS, TOPICS, Receive, Rejected
 from schemas.numbers import country
 from schemas.record import COLUMNS
-from streams import fetched, folding, simulate
+from streams import facts, fetched, folding, simulate
 from streams.effects import Rows
+from streams.facts import identities
 from streams.fold import records
 from streams.folding import Folded
 from streams.join import Life
@@ -95,6 +96,44 @@ def test_an_entry_left_in_its_batch_means_the_same() -> None:
         assert [m and said(m) for m in of_records] == [m and said(m) for m in made]
         pairs = [(m, None) for m in of_records if m]
         assert np.array_equal(hashes_in(batches.native.hashes(pairs)), hashes(m.message_id for m, _ in pairs))
+
+
+def test_identities_tell_events_apart_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are one or not, left in their bytes or made structs, alone or in a message: as tuples of what tells them."""
+    lives, structs = [], []
+    for topic, entries in simulated().items():
+        made = [m for m in compiled(topic, entries) if m]
+        lives += [as_life(topic, m) for m in made]
+        structs += [as_life(topic, batches.as_struct(m)) for m in made]
+    receipts = tuple(r for life in lives for r in life.receipts)
+    apart = identities(lives)
+    assert np.array_equal(apart, identities(structs))
+    assert set(identities([Life(lives[0].send, receipts)])) <= set(apart)
+    monkeypatch.setattr(facts, "_compiled", None)
+    defined = identities(structs)
+    assert len(set(defined)) == len(set(apart)) == len(set(zip(defined, apart, strict=True)))
+    assert len(structs) > len(set(defined)) > 0.9 * len(structs), "there are no copies"
+
+
+@pytest.mark.parametrize("field", ["message_id", "event_id", "state", "occurred_ms", "segment"])
+def test_an_event_that_differs_in_what_tells_it_is_another(field: str) -> None:
+    """Each part counts; what else a receipt says does not."""
+    one = batches.as_struct(compiled("receipts", [entry_of(event("receipts", segment=1))])[0])
+    others = {"occurred_ms": 1, "segment": 2}
+    other = msgspec.structs.replace(one, **{field: others.get(field, "sent")})
+    altered = msgspec.structs.replace(one, error_code="1", source="y:1")
+    first, second, third = identities([Life(None, (one, other, altered))])
+    assert first != second and first == third
+
+
+def as_life(topic: str, made: Any) -> Life:
+    """A message of which only this event is known."""
+    return Life(None, (made,)) if topic == "receipts" else Life(made)
+
+
+def entry_of(told: dict[str, Any]) -> LogEntry:
+    """An event as an entry of the log."""
+    return LogEntry(0, NOON_MS, str(told["message_id"]).encode(), value(told))
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: f"{path.parent.name}/{path.stem}")

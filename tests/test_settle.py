@@ -202,4 +202,6 @@ def test_a_clock_that_jumps_forgets_nothing() -> None:
         partition.caught_up(topic, hour_ms)
     partition.tick(hour_ms)
     again = read("receives"), entry(1, NOON_MS + 1_000, event("receives"))
-    assert len(partition.add_receives([again], hour_ms)) == 1, "it is not looked up"
+    assert not partition.add_receives([again], hour_ms) and partition.counts.duplicates == 1, "it is not known"
+    other = read("receives", event_id="another"), entry(2, NOON_MS + 1_000, event("receives"))
+    assert len(partition.add_receives([other], hour_ms)) == 1, "it is not looked up"
