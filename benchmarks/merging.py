@@ -16,7 +16,7 @@ MIB: Final = 1 << 20
 _AT_ONCE_MAX: Final = 100
 _FIXED_BYTES: Final = 5 * MIB
 # `merge_selector_base` of the table, and what it falls to.
-_BASE, _BASE_MIN = 10.0, 2.0
+_BASE, _BASE_MIN = 16.0, 2.0
 _LOG_SIZES: Final = (np.log(1 + MIB), np.log(1 + 100 * 1024 * MIB))
 _AGE_MIN_S, _AGE_MAX_SMALL_S, _AGE_MAX_LARGE_S = 10.0, 3_600.0, 30 * 86_400.0
 _PARTS_TO_LOWER: Final = (10, 50)
