@@ -341,6 +341,7 @@ static PyObject *new_event(Decoder *d, const Reading *r, const Raw *raw, PyObjec
     e->segments = (uint8_t)r->count;
     e->encoding = (uint8_t)r->encoding;
     memcpy(e->places, r->places, (size_t)d->count * sizeof *e->places);
+    e->identity = identity_in_bytes(e);
     if (!r->escaped) return (PyObject *)e;
     /* Its bytes are not what they say: as a struct they are. */
     PyObject *made = event_struct(e);

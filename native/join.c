@@ -9,8 +9,6 @@ enum {
 };
 enum { R_MESSAGE_ID, R_EVENT_ID, R_STATE, R_COUNT };
 enum { S_MESSAGE_ID, S_OCCURRED_MS, S_COUNT };
-/* What makes a receipt the one it is; of any other event the first two. */
-enum { I_MESSAGE_ID, I_EVENT_ID, I_STATE, I_OCCURRED_MS, I_SEGMENT, I_COUNT };
 
 typedef struct {
     PyObject_HEAD
@@ -18,7 +16,7 @@ typedef struct {
     PyObject *blank, *life; /* a life of which nothing is known, and its type */
 } Joiner;
 
-static PyObject *name_copy, *identity_names[I_COUNT];
+static PyObject *name_copy;
 
 /* An attribute of an event in its bytes or a struct, a new reference. */
 static PyObject *get(Slots *slots, PyObject *event, int n)
@@ -251,47 +249,9 @@ static PyObject *joiner_sends(Joiner *j, PyObject *const *args, Py_ssize_t nargs
 
 /* ---- identities ---- */
 
-/* Of ASCII it is the hash of the str. */
-static int64_t hash_of_text(Span text)
+static int put_identity(int64_t **to, PyObject *event, bool is_receipt)
 {
-#if PY_VERSION_HEX < 0x030E0000
-    return _Py_HashBytes(text.start, text.size);
-#else
-    return Py_HashBuffer(text.start, text.size);
-#endif
-}
-
-static int64_t part_in_bytes(const Event *e, int n)
-{
-    switch (n) {
-    case I_MESSAGE_ID:
-        return PyObject_Hash(e->id);
-    case I_EVENT_ID:
-        return hash_of_text(event_id_of((PyObject *)e));
-    case I_STATE:
-        return PyObject_Hash(e->state);
-    default:
-        return n == I_SEGMENT ? e->segments : e->ms;
-    }
-}
-
-static int64_t part_of(PyObject *event, int n)
-{
-    if (Py_TYPE(event) == &EventType) return part_in_bytes((Event *)event, n);
-    PyObject *part = PyObject_GetAttr(event, identity_names[n]);
-    int64_t hash = part ? PyObject_Hash(part) : -1;
-    Py_XDECREF(part);
-    return hash;
-}
-
-static int put_identity(int64_t **to, PyObject *event, int count)
-{
-    uint64_t h = (uint64_t)count;
-    for (int n = 0; n < count; n++) {
-        h = (h ^ (uint64_t)part_of(event, n)) * 0x9E3779B97F4A7C15u;
-        h ^= h >> 32;
-    }
-    memcpy((*to)++, &h, sizeof h);
+    *(*to)++ = identity_of(event, is_receipt);
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -303,9 +263,9 @@ static Py_ssize_t identities_of(Joiner *j, PyObject *life, int64_t **to)
     PyObject *send = slot_get(life, at[L_SEND]), *receipts = slot_get(life, at[L_RECEIPTS]);
     Py_ssize_t count = PyTuple_GET_SIZE(receipts);
     for (Py_ssize_t n = 0; to && n < count; n++)
-        if (put_identity(to, PyTuple_GET_ITEM(receipts, n), I_COUNT)) return -1;
+        if (put_identity(to, PyTuple_GET_ITEM(receipts, n), true)) return -1;
     if (send == Py_None) return count;
-    return to && put_identity(to, send, I_STATE) ? -1 : count + 1;
+    return to && put_identity(to, send, false) ? -1 : count + 1;
 }
 
 /* identities(lives) -> a hash of what makes each of their events the one it is, as bytes of int64. */
@@ -383,9 +343,6 @@ PyTypeObject JoinerType = {
 
 int join_setup(void)
 {
-    static const char *const identity[] = {"message_id", "event_id", "state", "occurred_ms", "segment"};
-    for (int n = 0; n < I_COUNT; n++)
-        if (!(identity_names[n] = PyUnicode_InternFromString(identity[n]))) return -1;
     name_copy = PyUnicode_InternFromString("__copy__");
     return name_copy ? PyType_Ready(&JoinerType) : -1;
 }

@@ -5,6 +5,7 @@ int decode_setup(void);
 int decoder_setup(void);
 int event_setup(void);
 int fold_setup(void);
+int identity_setup(void);
 int join_setup(void);
 int log_setup(void);
 
@@ -24,7 +25,8 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    if (decode_setup() || decoder_setup() || event_setup() || fold_setup() || join_setup() || log_setup()) return NULL;
+    if (decode_setup() || decoder_setup() || event_setup() || fold_setup() || identity_setup() || join_setup() || log_setup())
+        return NULL;
     PyObject *m = PyModule_Create(&module);
     PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType, &JoinerType, &RecordType};
     const char *names[] = {"Decoder", "Event", "Builder", "Joiner", "Record"};

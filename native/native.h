@@ -154,7 +154,7 @@ typedef struct {
     PyObject *id, *where;
     PyObject *country; /* derived, or NULL */
     PyObject *state;   /* receipts: the word of schemas/states.py */
-    int64_t offset, ms;
+    int64_t offset, ms, identity;
     uint8_t segments, encoding;
     Place places[];
 } Event;
@@ -187,6 +187,12 @@ static inline Span span_at(const Event *e, int field)
     Place p = e->places[field];
     return (Span){e->data + p.start, p.size, false, true};
 }
+
+/* ---- identity.c ---- */
+/* An event as its decoder made it, before it says so itself. */
+int64_t identity_in_bytes(const Event *e);
+/* Sets an error when it cannot. */
+int64_t identity_of(PyObject *event, bool is_receipt);
 
 /* ---- log.c ---- */
 /* A log entry, left in its record batch. */
