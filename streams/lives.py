@@ -12,7 +12,7 @@ A message that was saved and has not changed since is kept as the bytes that wer
 
 from collections import deque
 from collections.abc import Iterable, Sequence, Set
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -25,6 +25,7 @@ from streams.packing import Packing
 from streams.recent import Recent, hashes
 from streams.wheel import Wheel
 
+T = TypeVar("T")
 REMEMBER_MS: Final = 600_000
 _TOPICS: Final = {"outbound": "sends", "inbound": "receives"}
 _RECENT_IDS_MAX: Final = 4_000_000
@@ -237,9 +238,8 @@ class Lives:
     def written(self, now_ms: int, refused: Set[str] = frozenset()) -> None:
         """Says that what was taken last is durable, but for ids the store refused: now only hashes are remembered."""
         since_ms = self._settled_from_ms
-        # An event the store refused may be sent again once it can be stored.
-        lives = [life for mid, life in self.flushing.items() if mid not in refused]
-        begun = [Life(cast(Any, event)) for mid, event in self.flushing_inbound.items() if mid not in refused]
+        lives = _all_but(refused, self.flushing)
+        begun = [Life(cast(Any, receive)) for receive in _all_but(refused, self.flushing_inbound)]
         for direction, ids, written in (("outbound", self.flushing, lives), ("inbound", self.flushing_inbound, begun)):
             at = since_ms, now_ms, self._read_ms[_TOPICS[direction]]
             self._recent[direction].add(hashes(ids), *at)
@@ -330,6 +330,11 @@ class Lives:
     def remember_orphans(self, ids: Iterable[str], now_ms: int) -> None:
         """Takes back the ids of receipts that never met a message."""
         self._orphaned.add(hashes(ids), now_ms, now_ms, now_ms)
+
+
+def _all_but(refused: Set[str], written: dict[str, T]) -> list[T]:
+    """What was written: events that the store refused may be sent again once it can store them."""
+    return [it for mid, it in written.items() if mid not in refused] if refused else list(written.values())
 
 
 def saved_version(life: Life) -> int:
