@@ -1,6 +1,6 @@
 """What tells an event from all others, as a hash of 64 bits: so a copy of one that was written lately is known. Pure.
 
-That two different events are taken for one, the odds are one in 10^12 for each event asked about when ten million are
+That two different events are taken for one, the odds are one in 2 x 10^13 for each event asked about when a million are
 remembered, and nobody can choose them: the hashes of strings are keyed anew in every process.
 """
 
