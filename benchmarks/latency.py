@@ -3,7 +3,8 @@
 A producer in a process of its own sends messages at a steady rate by the clock (`benchmarks.steady`). One message in a
 hundred is a probe, of an account of its own. The time runs from when its final receipt was due to leave until a query
 of `mdr` shows the row, asked for twenty times a second in the worker's own process. Also told: how late the worker's
-event loop was at worst, and how late the producer itself was. Ends with a table and one JSON line.
+event loop was at worst, how late the producer itself was, and what CPU an event cost, with those queries. Ends with a
+table and one JSON line.
 """
 
 import argparse
@@ -37,7 +38,7 @@ _VISIBLE: Final = (
 )
 _COLUMNS: Final = (
     "rate", "probes", "unseen", "p50_s", "p99_s", "stall_ms_max", "late_ms_p50", "late_ms_p99", "late_ms_max",
-    "acknowledged_ms_p99",
+    "acknowledged_ms_p99", "cpu_us",
 )  # fmt: skip
 
 
@@ -49,6 +50,7 @@ async def measure(ready: Settings, rate: int, seconds: float) -> dict[str, Any]:
     async with running.working(ready, f"latency-{rate}") as worker:
         reader = Store(ready.clickhouse_url)
         own = [asyncio.create_task(_poll(reader, clock_ms(), seen)), asyncio.create_task(_feel(stalls))]
+        began_s = time.process_time()
         producer = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.steady", str(rate), str(seconds), env=os.environ | _environ(ready),
             stdout=subprocess.PIPE, limit=1 << 26,
@@ -58,6 +60,7 @@ async def measure(ready: Settings, rate: int, seconds: float) -> dict[str, Any]:
         patience_s = time.monotonic() + _GRACE_S
         while time.monotonic() < patience_s and finals.keys() - seen.keys():  # noqa: ASYNC110  # it is polled itself
             await asyncio.sleep(_POLL_S)
+        spent_s = time.process_time() - began_s
         events = sum(p.counts.events for p in worker.flow.partitions.values())
         for task in own:
             task.cancel()
@@ -66,7 +69,8 @@ async def measure(ready: Settings, rate: int, seconds: float) -> dict[str, Any]:
     steady = [late_s for at_s, late_s in stalls if start_s < at_s < end_s]
     took = sorted(seen[mid] - at for mid, at in finals.items() if mid in seen)
     return told | {
-        "rate": rate, "events": events, "probes": len(finals), "unseen": len(finals) - len(took),
+        "rate": rate, "events": events, "cpu_us": round(spent_s / events * 1e6, 1),
+        "probes": len(finals), "unseen": len(finals) - len(took),
         "p50_s": round(took[len(took) // 2], 2), "p99_s": round(took[int(len(took) * 0.99)], 2),
         "stall_ms_max": round(max(steady, default=0.0) * 1000),
     }  # fmt: skip
@@ -122,6 +126,7 @@ def main() -> None:
         "p99",
         "max",
         "acked ms p99",
+        "cpu us an event",
     )
     tables.show("from the final receipt to the row", header, [[line[name] for name in _COLUMNS] for line in lines])
     print(json.dumps({"latency": lines}))

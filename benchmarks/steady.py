@@ -1,8 +1,9 @@
 """Steady traffic that is ready before it begins: `python -m benchmarks.steady RATE SECONDS`, for `benchmarks.latency`.
 
-Each message is a send, a `sent` and a `delivered` receipt some hundred milliseconds apart. All batches are made and
-compressed first; then they leave by the clock, whatever becomes of those before (open loop). Prints as JSON when each
-probe's final receipt was due, and how late the producer itself was.
+Each message is a send, a `sent` and a `delivered` receipt some hundred milliseconds apart; of one in a hundred `sent`
+comes up to two seconds after `delivered`, of another one `delivered` comes twice. All batches are made and compressed
+first; then they leave by the clock, whatever becomes of those before (open loop). Prints as JSON when each probe's
+final receipt was due, and how late the producer itself was.
 """
 
 import asyncio
@@ -25,9 +26,11 @@ PROBE: Final = "probe"
 WARM_UP_S: Final = 8.0
 SLOT_S: Final = 0.05
 EVENTS_A_MESSAGE: Final = 3
-_PROBE_EVERY: Final = 100
+PROBE_EVERY: Final = 100
 _SENT_AFTER_S: Final = 0.1
 _DELIVERED_AFTER_S: Final = 0.5
+# Of every hundred messages one is a probe, one has its receipts the wrong way round, and one has a receipt twice.
+_REORDERED, _REPEATED = 1, 2
 # What it takes to make an event ready, generously: the start is set before it is done.
 _READY_S_AN_EVENT: Final = 60e-6
 
@@ -63,32 +66,37 @@ class _Maker:
         self.start_s = start_s
         self.slots: Slots = defaultdict(lambda: defaultdict(list))
 
-    def add(self, topic: str, fields: dict[str, Any], after_s: float) -> float:
+    def add(self, topic: str, fields: dict[str, Any], after_s: float, occurred_s: float | None = None) -> float:
         """Puts an event into its slot; returns when that leaves."""
         slot, at_ms, key = int(after_s / SLOT_S), int((self.start_s + after_s) * 1000), fields["message_id"].encode()
-        value = orjson.dumps(fields | {"occurred_at": format_rfc3339(at_ms)})
+        occurred_ms = at_ms if occurred_s is None else int((self.start_s + occurred_s) * 1000)
+        value = orjson.dumps(fields | {"occurred_at": format_rfc3339(occurred_ms)})
         batches = self.slots[slot][topic, kafka.partition_of(key, self._partitions)]
         if not batches or batches[-1].append(key=key, value=value, timestamp=at_ms) is None:
             batches.append(self._client.create_batch())
             batches[-1].append(key=key, value=value, timestamp=at_ms)
         return self.start_s + (slot + 1) * SLOT_S
 
-    def message(self, name: str, model: dict[str, Any], after_s: float) -> float:
-        """The three events of a message; returns when the last leaves."""
+    def message(self, n: int, model: dict[str, Any], after_s: float) -> tuple[str, float]:
+        """The events of a message; returns its id and when the final receipt leaves."""
+        name, place, odd_s = f"{n:012d}-{self.start_s:.0f}", n % PROBE_EVERY, _DELIVERED_AFTER_S + n % 20_000 / 10_000
         self.add(SENDS, model | {"message_id": name, "event_id": f"{name}-q"}, after_s)
-        for state, later_s in (("sent", _SENT_AFTER_S), ("delivered", _DELIVERED_AFTER_S)):
-            receipt = {"message_id": name, "event_id": f"{name}-{state}", "state": state}
-            leaves_s = self.add(RECEIPTS, receipt, after_s + later_s)
-        return leaves_s
+        self._receipt(name, "sent", after_s + (odd_s if place == _REORDERED else _SENT_AFTER_S))
+        if place == _REPEATED:
+            self._receipt(name, "delivered", after_s + odd_s, after_s + _DELIVERED_AFTER_S)
+        return name, self._receipt(name, "delivered", after_s + _DELIVERED_AFTER_S)
+
+    def _receipt(self, name: str, state: str, after_s: float, occurred_s: float | None = None) -> float:
+        receipt = {"message_id": name, "event_id": f"{name}-{state}", "state": state}
+        return self.add(RECEIPTS, receipt, after_s, occurred_s)
 
 
 def make(client: AIOKafkaProducer, partitions: int, rate: float, seconds: float, start_s: float) -> Ready:
     """All traffic of so many events a second."""
     maker, models, finals = _Maker(client, partitions, start_s), one_segment_sends(), {}
     for n in range(int(rate * seconds / EVENTS_A_MESSAGE)):
-        name, model = f"{n:012d}-{start_s:.0f}", models[n % len(models)]
-        is_probe, after_s = n % _PROBE_EVERY == 0, n * EVENTS_A_MESSAGE / rate
-        leaves_s = maker.message(name, model | {"account_id": PROBE} if is_probe else model, after_s)
+        is_probe, after_s, model = n % PROBE_EVERY == 0, n * EVENTS_A_MESSAGE / rate, models[n % len(models)]
+        name, leaves_s = maker.message(n, model | {"account_id": PROBE} if is_probe else model, after_s)
         if is_probe and after_s > WARM_UP_S:
             finals[name] = leaves_s
     for places in maker.slots.values():

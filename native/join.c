@@ -61,6 +61,8 @@ static int append(PyObject *life, Py_ssize_t offset, PyObject *known, PyObject *
     if (!all) return -1;
     for (Py_ssize_t n = 0; n < count; n++) PyTuple_SET_ITEM(all, n, Py_NewRef(PyTuple_GET_ITEM(known, n)));
     PyTuple_SET_ITEM(all, count, Py_NewRef(receipt));
+    /* No cycle can go through events: the collector need not look at a tuple for each message. */
+    PyObject_GC_UnTrack(all);
     slot_set(life, offset, all);
     return 0;
 }

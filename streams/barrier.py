@@ -24,6 +24,8 @@ from streams.tables import Checkpoint
 log = logging.getLogger(__name__)
 # Finished rows: at this many they are written, at twice as many reading waits.
 ROWS_MAX: Final = 60_000
+# A flush of so many messages at most is kept in memory for two more.
+KEEP_ROWS_MAX: Final = 10000
 # Open messages that changed, and dead letters: at this many a checkpoint comes early, at twice as many reading waits.
 UNSAVED_MAX: Final = 50_000
 # Behind by more than this there are no flushes but with checkpoints: fewer and larger inserts are cheaper to merge.
@@ -151,8 +153,9 @@ class Barrier:
         cuts = [self._cut(p, now_ms, checkpoint) for p in self._flow.partitions.values()]
         bad = await self._write_rows(cuts, now_ms)
         refused = {cast(str, row[0]) for row, *_ in bad}
+        keep = sum(len(cut.rows.settled) for cut in cuts) <= KEEP_ROWS_MAX
         for cut in cuts:
-            cut.partition.written(self._clock_ms(), refused)
+            cut.partition.written(self._clock_ms(), refused, keep=keep)
         if checkpoint:
             await self._write_snapshots(cuts, offsets, now_ms)
             await self._retry("commit", lambda: self._kafka.commit(offsets, generation))

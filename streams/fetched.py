@@ -5,7 +5,7 @@ its bytes by native/log.c; what that doubts, and all where it could not be built
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import codec
@@ -104,8 +104,9 @@ def as_read(_: Any, record: Any) -> Any:
     return record
 
 
-def share(result: Any, left: list[int], limit_ms: int, _: Any) -> list[Any]:
+def share(fetched: Mapping[Any, Any], tp: Any, left: list[int], limit_ms: int, _: Any) -> list[Any]:
     """Record batches of a partition, whole: up to a share, to what is left of a poll, or to a time in the log."""
+    result = fetched[tp]
     unread = result._partition_records
     records: list[Any] = []
     first = unread.next_fetch_offset

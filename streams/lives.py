@@ -4,6 +4,7 @@
     ----------------------  ------------------------------------------------------------------------------------------
     lives                   open (has a send), or waiting (receipts whose send was not read yet)
     fresh -> flushing       settled: to be written -> being written; still merged with in memory
+    lately                  written by one of the last two flushes, while a worker keeps up; still merged with
     recent, facts           written: hashes of its id and events are remembered; a copy of one of them is known by
                             that, all else that concerns it is looked up in the store
 
@@ -30,6 +31,7 @@ REMEMBER_MS: Final = 600_000
 _TOPICS: Final = {"outbound": "sends", "inbound": "receives"}
 _RECENT_IDS_MAX: Final = 4_000_000
 _FACTS_MAX: Final = 1_000_000
+_KEPT_FLUSHES: Final = 2
 _BUCKET_MS_MIN: Final = 250
 _BUCKET_MS_MAX: Final = 5_000
 # Of a receipt that waited; its row never changes.
@@ -79,6 +81,7 @@ class Lives:
         self.lives: dict[str, Life | bytes] = {}
         self.fresh: dict[str, Life] = {}
         self.flushing: dict[str, Life] = {}
+        self._lately: deque[dict[str, Life]] = deque(maxlen=_KEPT_FLUSHES)
         self.fresh_inbound: dict[str, Receive] = {}
         self.flushing_inbound: dict[str, Receive] = {}
         self.marks = dict.fromkeys(("sends", "receives", "receipts"), 0)
@@ -112,6 +115,10 @@ class Lives:
 
     def _life(self, mid: str) -> Life | None:
         return self._open_life(mid) or self.fresh.get(mid) or self.flushing.get(mid)
+
+    def _written_life(self, mid: str) -> Life | None:
+        """A message that is being written or was lately: whatever is to change must be a copy."""
+        return next((lives[mid] for lives in (self.flushing, *reversed(self._lately)) if mid in lives), None)
 
     def _open_life(self, mid: str) -> Life | None:
         life = self.lives.get(mid)
@@ -235,15 +242,20 @@ class Lives:
         orphans = [orphan for group in self._flushing_orphans.values() for orphan in group]
         return Rows(self.shard, list(self.flushing.values()), list(self.flushing_inbound.values()), orphans)
 
-    def written(self, now_ms: int, refused: Set[str] = frozenset()) -> None:
-        """Says that what was taken last is durable, but for ids the store refused: now only hashes are remembered."""
+    def written(self, now_ms: int, refused: Set[str] = frozenset(), *, keep: bool = False) -> None:
+        """Says that what was taken last is durable, but for ids the store refused: now only hashes are remembered.
+
+        With `keep` the messages themselves too, until the flush after the next one: for receipts that were overtaken.
+        """
         since_ms = self._settled_from_ms
-        lives = _all_but(refused, self.flushing)
-        begun = [Life(cast(Any, receive)) for receive in _all_but(refused, self.flushing_inbound)]
+        settled = _all_but(refused, self.flushing)
+        lives = list(settled.values())
+        begun = [Life(cast(Any, receive)) for receive in _all_but(refused, self.flushing_inbound).values()]
         for direction, ids, written in (("outbound", self.flushing, lives), ("inbound", self.flushing_inbound, begun)):
             at = since_ms, now_ms, self._read_ms[_TOPICS[direction]]
             self._recent[direction].add(hashes(ids), *at)
             self._facts[direction].add(identities(written), *at)
+        self._lately.append(settled if keep else {})
         self._outlived |= {mid: self.flushing[mid] for mid in self._held if mid in self.flushing}
         self.flushing, self.flushing_inbound, self._flushing_orphans = {}, {}, {}
 
@@ -332,9 +344,9 @@ class Lives:
         self._orphaned.add(hashes(ids), now_ms, now_ms, now_ms)
 
 
-def _all_but(refused: Set[str], written: dict[str, T]) -> list[T]:
+def _all_but(refused: Set[str], written: dict[str, T]) -> dict[str, T]:
     """What was written: events that the store refused may be sent again once it can store them."""
-    return [it for mid, it in written.items() if mid not in refused] if refused else list(written.values())
+    return {mid: it for mid, it in written.items() if mid not in refused} if refused else written
 
 
 def saved_version(life: Life) -> int:

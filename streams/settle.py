@@ -173,11 +173,11 @@ class Partition(Lives):
         """Merges a receipt into a settled message that is still in memory, if it is."""
         life = self.fresh.get(mid)
         if life is None:
-            writing = self.flushing.get(mid)
-            if writing is None:
+            written = self._written_life(mid)
+            if written is None:
                 return False
-            # Its row is being written: what changes now is a copy, and a row of its own.
-            life = msgspec.structs.replace(writing)
+            # What changes now is a copy, and a row of its own.
+            life = msgspec.structs.replace(written)
         outcome = join.add_receipt(life, receipt)
         if outcome == "merged":
             self.counts.merged += 1

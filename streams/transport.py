@@ -123,8 +123,8 @@ def _hand_out_in_shares(fetcher: Any, limits: Mapping[Any, int]) -> None:
     """
     left = [POLL_RECORDS_MAX]
     for tp in _unread(fetcher):
-        result = fetcher._records[tp]
-        result.getall = partial(share, result, left, limits.get(tp, NEVER_MS))
+        # By its place: with itself in it only the collector would free it.
+        fetcher._records[tp].getall = partial(share, fetcher._records, tp, left, limits.get(tp, NEVER_MS))
 
 
 class _Thread(driver.AIOKafkaConsumerThread):

@@ -164,20 +164,6 @@ def test_what_was_taken_does_not_change_while_it_is_written() -> None:
     assert [(len(life.receipts), life.amendments) for life in partition.take(NOON_MS + 3).settled] == [(2, 1)]
 
 
-@pytest.mark.parametrize("refused", [set(), {"m1"}])
-def test_what_the_store_refused_may_be_sent_again(refused: set[str]) -> None:
-    """Events of a row that was written are known as copies; those of one that was refused are not."""
-    partition = Partition(0, 5_000, NOON_MS)
-    at = entry(0, NOON_MS, event("sends"))
-    for _ in range(2):
-        asked = partition.add_sends([(read("sends"), at)], NOON_MS) + partition.add_receives([(read("receives"), at)], NOON_MS)
-        partition.add_receipts([(read("receipts"), at)], NOON_MS)
-        partition.take(NOON_MS)
-        partition.written(NOON_MS, refused)
-    known = 0 if refused else 3
-    assert (partition.counts.duplicates, len(asked), partition.waiting) == (known, 2 * bool(refused), int(bool(refused)))
-
-
 def test_attributes_may_be_called_like_what_memory_leaves_out() -> None:
     """A saved message is kept short, and what a producer calls `message_id` in its attributes is not its id."""
     partition = Partition(0, 5_000, NOON_MS)
