@@ -53,9 +53,9 @@ def test_half_the_cost_takes_half_the_workers() -> None:
 # ---- merges -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "merged"), [(9, None), (10, (0, 10)), (14, (0, 14))])
-def test_young_parts_of_one_size_merge_ten_or_more_at_once(count: int, merged: tuple[int, int] | None) -> None:
-    """Fewer than the base of ten parts of one size wait while they are young; of more, all are merged."""
+@pytest.mark.parametrize(("count", "merged"), [(14, None), (15, (0, 15)), (20, (0, 20))])
+def test_young_parts_of_one_size_merge_fifteen_or_more_at_once(count: int, merged: tuple[int, int] | None) -> None:
+    """Fewer than the base of sixteen, which falls from ten parts on, wait while they are young; of more, all are merged."""
     found = merging.select(np.full(count, 10.0 * MIB), np.zeros(count), 1e12)
     assert (found and found[1:]) == merged
 
@@ -67,14 +67,14 @@ def test_old_parts_merge_two_at_a_time() -> None:
 
 def test_a_large_part_is_not_merged_with_a_few_small_ones() -> None:
     """A merge that would write a large part again for a little more is left, and the small ones merge alone."""
-    found = merging.select(np.array([1000.0] + [1.0] * 12) * MIB, np.zeros(13), 1e12)
-    assert found is not None and found[1:] == (1, 13)
+    found = merging.select(np.array([1000.0] + [1.0] * 18) * MIB, np.zeros(19), 1e12)
+    assert found is not None and found[1:] == (1, 19)
 
 
 def test_small_parts_merge_though_one_of_them_is_larger() -> None:
     """Each part costs something whatever its size, so among parts of less than some megabytes size hardly counts."""
-    found = merging.select(np.array([1.0] + [0.3] * 11) * MIB, np.zeros(12), 1e12)
-    assert found is not None and found[1:] == (0, 12)
+    found = merging.select(np.array([1.0] + [0.3] * 15) * MIB, np.zeros(16), 1e12)
+    assert found is not None and found[1:] == (0, 16)
 
 
 def test_a_full_pool_takes_small_merges_only() -> None:
