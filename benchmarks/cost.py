@@ -1,5 +1,6 @@
 """What a contender costs: CPU and memory of its whole process tree, and what the broker did meanwhile."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -70,14 +71,12 @@ class _Watch(threading.Thread):
 
 
 def _tree(pid: int) -> list[int]:
+    """A process and its descendants; any of them may end meanwhile."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            found += _tree(int(child))
+    with contextlib.suppress(OSError):
+        for task in list(Path(f"/proc/{pid}/task").glob("*/children")):
+            with contextlib.suppress(OSError):
+                found += [one for child in task.read_text().split() for one in _tree(int(child))]
     return found
 
 
