@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # Finished rows: at this many they are written, at twice as many reading waits.
 ROWS_MAX: Final = 60_000
 # A flush of so many messages at most is kept in memory for two more.
-KEEP_ROWS_MAX: Final = 10000
+KEEP_ROWS_MAX: Final = 10_000
 # Open messages that changed, and dead letters: at this many a checkpoint comes early, at twice as many reading waits.
 UNSAVED_MAX: Final = 50_000
 # Behind by more than this there are no flushes but with checkpoints: fewer and larger inserts are cheaper to merge.

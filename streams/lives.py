@@ -255,7 +255,10 @@ class Lives:
             at = since_ms, now_ms, self._read_ms[_TOPICS[direction]]
             self._recent[direction].add(hashes(ids), *at)
             self._facts[direction].add(identities(written), *at)
-        self._lately.append(settled if keep else {})
+        if keep:
+            self._lately.append(settled)
+        else:  # an older version of what was written now must not be taken for it
+            self._lately.clear()
         self._outlived |= {mid: self.flushing[mid] for mid in self._held if mid in self.flushing}
         self.flushing, self.flushing_inbound, self._flushing_orphans = {}, {}, {}
 

@@ -36,3 +36,16 @@ def test_messages_of_a_large_flush_are_not_kept(monkeypatch: pytest.MonkeyPatch,
 
     partition = run(work).partition
     assert partition.waiting == waiting and partition.counts.amended == 1 - waiting
+
+
+def test_an_older_version_is_not_amended() -> None:
+    """What a small flush kept is no longer the message once a large one has written more of it."""
+    partition = Partition(0, 5_000, NOON_MS)
+    at = entry(0, NOON_MS, event("sends"))
+    partition.add_sends([(read("sends"), at)], NOON_MS)
+    for event_id, keep in (("r1", True), ("r2", False)):
+        partition.add_receipts([(read("receipts", event_id=event_id), at)], NOON_MS)
+        partition.take(NOON_MS)
+        partition.written(NOON_MS, keep=keep)
+    partition.add_receipts([(read("receipts", event_id="r3"), at)], NOON_MS)
+    assert partition.waiting == 1 and not partition.fresh, "a version without r2 was amended"
