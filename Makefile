@@ -8,10 +8,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MEASURES := latency memory recovery disk parts plan
 
-.PHONY: help install dev demo test lint types bench bench-peers bench-query growth $(MEASURES) faults faults-long vendors wheel clean
+.PHONY: help system install dev demo test lint types bench bench-peers bench-query growth $(MEASURES) faults faults-long vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
+	@echo 'make system  installs what some tests need: Chromium, promtool, clang (Debian, as root)'
 	@echo 'make lint    ruff;  make types    mypy --strict'
 	@echo 'make bench   events per second beside the raw limit and beside Flink, Kafka Streams, ClickHouse alone, plain Faust'
 	@echo 'make growth  throughput against what grows (SERIES="open late" for some);  make $(MEASURES)'
@@ -34,6 +35,13 @@ help:
 .venv/dev: .venv/runtime requirements-dev.lock
 	$(UV) --require-hashes -r requirements-dev.lock
 	@touch $@
+
+# Programs that some tests run: a browser, promtool, clang with its sanitizers. Debian's packages, for root; CI needs them.
+SYSTEM := chromium:chromium promtool:prometheus clang:clang clang-format:clang-format
+system:
+	@missing=; for each in $(SYSTEM); do command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; done; \
+	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $$missing libclang-rt-14-dev >/dev/null; }
 
 install: .venv/runtime
 dev: .venv/dev

@@ -11,8 +11,7 @@ ROOT: Final = Path(__file__).parent.parent
 HOUSES: Final = ("schemas", "streams", "api")
 FILES: Final = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 TESTS: Final = sorted(path for path in (ROOT / "tests").rglob("*.py"))
-FUNCTION_LINES_MAX: Final = 60
-FILE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 70
 
 # Who may import whom; a house may import itself. The command line and what it runs are where the two sides meet.
 MAY_IMPORT: Final = {"schemas": {"schemas"}, "streams": {"streams", "schemas"}, "api": {"api", "schemas"}}
@@ -113,11 +112,9 @@ def test_pure_files_know_no_world(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*FILES, *TESTS], ids=name_of)
-def test_files_and_functions_fit_on_a_few_screens(path: Path) -> None:
-    """No function is longer than 60 lines and no file longer than 400."""
-    text = path.read_text("utf-8")
-    long = [f.name for f in functions(ast.parse(text)) if (f.end_lineno or 0) - f.lineno >= FUNCTION_LINES_MAX]
-    assert not long and text.count("\n") <= FILE_LINES_MAX
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    """No function is longer than 70 lines."""
+    assert not [f.name for f in functions(tree_of(path)) if (f.end_lineno or 0) - f.lineno >= FUNCTION_LINES_MAX]
 
 
 @pytest.mark.parametrize("path", TESTS, ids=name_of)
