@@ -9,16 +9,12 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from schemas import native
 from schemas.events import DECODERS, Receipt, Receive, Rejected, Send
 from schemas.numbers import REGIONS, country
 from schemas.states import WORDS
 
-try:
-    from schemas import _native as native
-except ImportError:  # no compiler was there, or no headers of this Python
-    native = None  # type: ignore[assignment]  # and every use of it asks first
-
-__all__ = ["Entry", "as_struct", "native", "newest", "read"]
+__all__ = ["Entry", "as_struct", "newest", "read"]
 
 
 class Entry(Protocol):
@@ -68,7 +64,7 @@ def read(topic: str, entries: Sequence[E], clock_ms: int, where: str) -> Read[E]
     """
     decode = DECODERS[topic]
     pairs: list[Any]
-    if topic in _COMPILED:
+    if native.enabled:
         pairs, doubtful = _COMPILED[topic](entries, clock_ms, where)
     else:
         pairs, doubtful = [None] * len(entries), list(range(len(entries)))
@@ -90,24 +86,25 @@ def read(topic: str, entries: Sequence[E], clock_ms: int, where: str) -> Read[E]
 def newest(entries: Sequence[Entry], limit_ms: int) -> int:
     """The newest of their times by the broker that is not over a limit, in ms; 0 if there is none."""
     times = (entry.timestamp for entry in entries if entry.timestamp <= limit_ms)
-    return max(times, default=0) if native is None else native.newest(entries, limit_ms)
+    return native.module.newest(entries, limit_ms) if native.enabled else max(times, default=0)
 
 
 def as_struct(event: Any) -> Any:
     """The `Send`, `Receive` or `Receipt` that an event of `read` is or, left in the bytes it came in, stands for."""
-    return event.struct() if native is not None and type(event) is native.Event else event
+    return event.struct() if type(event) is _EVENT else event
 
 
 def _compiled(kind: type[Any], far_end: str) -> Callable[[Any, int, str], tuple[list[Any], list[int]]]:
-    assert native is not None
+    assert native.enabled
     fields = [f for f in msgspec.structs.fields(kind) if not f.encode_name.startswith("~")]
     spec = tuple((f.encode_name, f.name, _KINDS.get(f.name, "c"), f.required) for f in fields)
     blank = kind(**{f.name: "" for f in fields if f.required})
-    return native.Decoder(blank, spec, _CHOICES, far_end, REGIONS, country).batch
+    return native.module.Decoder(blank, spec, _CHOICES, far_end, REGIONS, country).batch
 
 
 _COMPILED: Final = (
     {"sends": _compiled(Send, "n"), "receives": _compiled(Receive, "f"), "receipts": _compiled(Receipt, "")}
-    if native is not None
+    if native.enabled
     else {}
 )
+_EVENT: Final[Any] = native.module.Event if native.enabled else None

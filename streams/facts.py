@@ -9,19 +9,21 @@ from typing import Final
 
 import numpy as np
 
-from schemas.batches import native
+from schemas import native
 from schemas.events import Receipt, Send
 from streams.join import Life
 from streams.recent import Hashes, hashes_in
 
 _compiled: Final[Callable[[list[Life]], bytes] | None] = (
-    None if native is None else native.Joiner(Life(), Send, Receipt).identities
+    native.module.Joiner(Life(), Send, Receipt).identities if native.enabled else None
 )
 
 
 def identities(lives: list[Life]) -> Hashes:
     """The identities of the events of messages (`join.is_same` says what makes receipts one)."""
-    return np.fromiter(_identities(lives), np.int64) if _compiled is None else hashes_in(_compiled(lives))
+    if native.enabled and _compiled is not None:
+        return hashes_in(_compiled(lives))
+    return np.fromiter(_identities(lives), np.int64)
 
 
 def _identities(lives: list[Life]) -> Iterator[int]:

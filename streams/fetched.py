@@ -12,7 +12,7 @@ from aiokafka import codec
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.record.memory_records import MemoryRecords
 
-from schemas.batches import native
+from schemas import native
 
 SHARE_RECORDS_MAX: Final = 1_000
 NEVER_MS: Final = (1 << 63) - 1
@@ -67,14 +67,14 @@ class _Whole:
 
 def _native_records(data: memoryview) -> list[Any] | None:
     """The records of a batch in its bytes; None where aiokafka must read them."""
-    if native is None or data[_MAGIC_AT] != 2:
+    if not native.enabled or data[_MAGIC_AT] != 2:
         return None
     base_offset, _, _, attributes, base_ms, newest_ms, count = _HEADER.unpack_from(data)
     decode = _DECODE.get(attributes & _CODEC)
     if decode is None:
         return None
     fixed_ms = newest_ms if attributes & _BROKER_TIME else -1
-    return native.records(decode(data[_HEADER.size :]), count, base_offset, base_ms, fixed_ms)
+    return native.module.records(decode(data[_HEADER.size :]), count, base_offset, base_ms, fixed_ms)
 
 
 class Wholes:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from schemas.batches import native
+from schemas import native
 from schemas.events import Receipt, Receive, Send
 from schemas.record import COLUMNS, Record
 from streams import fold, native_format
@@ -64,7 +64,7 @@ class Folded:
 
 def records(taken: Sequence[Rows], now_ms: int) -> Columns | Folded:
     """The records of what partitions have finished; inbound ones are settled at `now_ms`."""
-    return fold.records(taken, now_ms) if native is None else Folded(taken, now_ms)
+    return Folded(taken, now_ms) if native.enabled else fold.records(taken, now_ms)
 
 
 def as_array(records: Columns | Folded, column: int) -> pa.Array:
@@ -81,7 +81,7 @@ def as_array(records: Columns | Folded, column: int) -> pa.Array:
 
 
 def _blocks(taken: Sequence[Rows], now_ms: int) -> Iterator[Block]:
-    builder = native.Builder(Record.__struct_fields__, _KINDS, Send, Receive, Receipt, Life)
+    builder = native.module.Builder(Record.__struct_fields__, _KINDS, Send, Receive, Receipt, Life)
     rows = 0
     for count, add in _pieces(builder, taken, now_ms):
         add()

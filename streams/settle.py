@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from schemas.batches import native
+from schemas import native
 from schemas.events import Receipt, Receive, Send
 from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
@@ -20,7 +20,7 @@ from streams.recent import hashes, hashes_in
 
 _NOTHING: Final = Found({}, (), {})
 # Takes the plain events of a batch, nine of ten (native/join.c); the rules of all are in `_take_send`, `_take_receipt`.
-_joiner: Final[Any] = None if native is None else native.Joiner(Life(), Send, Receipt)
+_joiner: Final[Any] = native.module.Joiner(Life(), Send, Receipt) if native.enabled else None
 
 
 class Partition(Lives):
@@ -36,7 +36,7 @@ class Partition(Lives):
         def take(send: Send, entry: Entry, now_ms: int) -> None:
             self._take_send(send, entry, suspects, held, now_ms)
 
-        if _joiner is not None:
+        if native.enabled:
             opened, due_ms = _joiner.sends(
                 events, self.lives, self.fresh, self.flushing, self._held, suspects, self._dirty, self._young, now_ms,
                 self.window_ms, REMEMBER_MS, take,
@@ -87,7 +87,7 @@ class Partition(Lives):
 
     def add_receipts(self, events: list[tuple[Receipt, Entry]], now_ms: int) -> None:
         """Merges receipts in log order: into open and settled messages, else they wait for their send."""
-        if _joiner is not None:
+        if native.enabled:
             placed: list[Life] = []
             sets = events, self.lives, self.fresh, self._dirty, placed
             merged, amended = _joiner.receipts(*sets, now_ms, join.RECEIPTS_MAX, self._take_receipt)
@@ -117,7 +117,10 @@ class Partition(Lives):
             self._dirty.add(mid)
 
     def _suspects(self, events: Any, direction: str) -> set[int]:
-        wanted = hashes(event.message_id for event, _ in events) if native is None else hashes_in(native.hashes(events))
+        if native.enabled:
+            wanted = hashes_in(native.module.hashes(events))
+        else:
+            wanted = hashes(event.message_id for event, _ in events)
         suspects = self._recent[direction].seen(wanted)
         return suspects | self._orphaned.seen(wanted) if direction == "outbound" else suspects
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
+from schemas import batches
 from schemas.events import Event, Rejected, decode
 from schemas.times import format_rfc3339
 
@@ -38,6 +41,25 @@ def value(fields: dict[str, Any]) -> bytes:
 def entry(offset: int, broker_ms: int, fields: dict[str, Any]) -> LogEntry:
     """The entry an event makes in its partition, keyed by its message."""
     return LogEntry(offset, broker_ms, str(fields["message_id"]).encode(), value(fields))
+
+
+def decoded(topic: str, key: bytes | None, raw: bytes | None, clock_ms: int) -> Event | Rejected:
+    """What the definition makes of an entry; a batch that holds it, by whichever way, must make the same of it."""
+    alone = decode(topic, key, raw, clock_ms)
+    taken, refused = batches.read(topic, [LogEntry(7, clock_ms, key, raw)], clock_ms, f"{PREFIX}{topic}:0:")
+    got = refused[0][0] if refused else batches.as_struct(taken[0][0])
+    assert len(taken) + len(refused) == 1
+    if isinstance(alone, Rejected):
+        assert got == alone, f"{got} in a batch, {alone} alone: {raw!r}"
+    else:
+        left = msgspec.structs.replace(alone, source=f"{PREFIX}{topic}:0:7", occurred_at="")
+        assert _fields(got) == _fields(left), f"{got} in a batch, {left} alone: {raw!r}"
+    return alone
+
+
+def _fields(event: Any) -> Any:
+    # No attributes are told either way.
+    return event if isinstance(event, Rejected) else {n: v or None for n, v in msgspec.structs.asdict(event).items()}
 
 
 def read(topic: str, offset: int = 0, **fields: Any) -> Any:

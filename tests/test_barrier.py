@@ -17,6 +17,7 @@ from streams.store import Unavailable, Unstorable
 from tests.entries import NOON_MS, PREFIX, LogEntry, entry, event, read
 from tests.simulation.store import MemoryStore, Tables
 
+pytestmark = pytest.mark.usefixtures("way")
 WINDOW_MS: Final = 5_000
 
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import batches
-from schemas.events import FUTURE_MS_MAX, REASONS, TOPICS, VALUE_BYTES_MAX, Rejected, decode
+from schemas.events import FUTURE_MS_MAX, REASONS, TOPICS, VALUE_BYTES_MAX, Rejected
 from schemas.money import parse_nanos
 from tests import oracle_events
-from tests.entries import NOON_MS, LogEntry, event, value
+from tests.entries import NOON_MS, decoded, event, value
 from tests.oracle_formats import Refused
 
+pytestmark = pytest.mark.usefixtures("way")
 KEY: Final = b"m1"
 MUTANTS: Final = 2_500
 
@@ -24,7 +24,7 @@ def reason(got: Any) -> str:
 
 
 def told(topic: str, raw: bytes | None, key: bytes | None = KEY) -> Any:
-    return decode(topic, key, raw, NOON_MS)
+    return decoded(topic, key, raw, NOON_MS)
 
 
 # ---- which reason comes first ----------------------------------------------------------------------------------
@@ -158,20 +158,6 @@ def _mutant(dice: random.Random, topic: str) -> bytes:
     return raw
 
 
-def _ways(topic: str, key: bytes | None, raw: bytes | None) -> tuple[Any, Any]:
-    """What is said of an entry in a batch, and of the entry alone."""
-    taken, refused = batches.read(topic, [LogEntry(0, NOON_MS, key, raw)], NOON_MS, "")
-    alone = told(topic, raw, key)
-    if not isinstance(alone, Rejected):
-        alone.source, alone.occurred_at = "0", ""
-    return _facts(refused[0][0] if refused else batches.as_struct(taken[0][0])), _facts(alone)
-
-
-def _facts(told: Any) -> Any:
-    # No attributes are told either way.
-    return told if isinstance(told, Rejected) else {n: v or None for n, v in msgspec.structs.asdict(told).items()}
-
-
 def _judged(topic: str, key: bytes | None, raw: bytes | None) -> Any:
     try:
         return oracle_events.read(oracle_events.Entry(topic, 0, 0, 0, key, raw, NOON_MS))
@@ -206,8 +192,6 @@ def test_batches_and_the_oracle_agree_on_mutants(topic: str) -> None:
     reasons = set()
     for _ in range(MUTANTS):
         raw = _mutant(dice, topic)
-        batch, alone = _ways(topic, KEY, raw)
-        assert batch == alone, raw
         event = told(topic, raw, KEY)
         assert _same(event, _judged(topic, KEY, raw)), (raw, event, _judged(topic, KEY, raw))
         reasons.add(reason(event))
@@ -225,9 +209,8 @@ _VALUES: Final = st.none() | st.binary(max_size=40) | _JSON.map(msgspec.json.enc
 @given(st.sampled_from(TOPICS), st.none() | st.binary(max_size=5), _VALUES)
 def test_any_bytes_are_an_event_or_a_reason(topic: str, key: bytes | None, raw: bytes | None) -> None:
     """The decoder never raises: what it does not take it refuses with one of its reasons."""
-    batch, alone = _ways(topic, key, raw)
-    assert reason(told(topic, raw, key)) in REASONS and batch == alone
-    assert reason(batch) == _judged(topic, key, raw)
+    got = told(topic, raw, key)
+    assert reason(got) in REASONS and reason(got) == _judged(topic, key, raw)
 
 
 @given(st.data(), st.sampled_from(TOPICS))
@@ -235,8 +218,7 @@ def test_any_content_of_any_field_is_judged_as_the_oracle_does(data: st.DataObje
     """A known field with any JSON in it is taken or refused as by an independent reading."""
     name = data.draw(st.sampled_from(sorted(_full(topic))))
     raw = msgspec.json.encode(_full(topic) | {name: data.draw(_JSON)})
-    batch, alone = _ways(topic, KEY, raw)
-    assert batch == alone and _same(told(topic, raw), _judged(topic, KEY, raw)), (raw, batch)
+    assert _same(told(topic, raw), _judged(topic, KEY, raw)), raw
 
 
 def test_decoding_takes_time_in_proportion() -> None:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.events import REASONS, TOPICS, Rejected, decode
+from schemas.events import REASONS, TOPICS, Rejected
+from tests.entries import decoded
 
+pytestmark = pytest.mark.usefixtures("way")
 EXAMPLES: Final = Path(__file__).parent.parent / "schemas" / "examples"
 FILES: Final = sorted(p for p in EXAMPLES.rglob("*") if p.suffix in (".json", ".bin"))
 GOOD: Final = [p for p in FILES if p.name.startswith("good-")]
@@ -35,7 +37,7 @@ def key_of(value: bytes) -> bytes:
 
 
 def decode_as(topic: str, value: bytes) -> Any:
-    return decode(topic, key_of(value), value, CLOCK_MS)
+    return decoded(topic, key_of(value), value, CLOCK_MS)
 
 
 def required_only(topic: str, extra: bytes = b"") -> bytes:
@@ -178,7 +180,7 @@ def test_states_are_ours_or_smpp(state: str, words: list[str]) -> None:
 @pytest.mark.parametrize("topic", TOPICS)
 def test_no_value_is_an_empty_value(topic: str) -> None:
     """A tombstone is refused like an empty value."""
-    assert decode(topic, b"msg", None, CLOCK_MS).reason == "empty_value"  # type: ignore[union-attr]
+    assert decoded(topic, b"msg", None, CLOCK_MS).reason == "empty_value"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -243,7 +245,7 @@ def test_refusing_takes_no_time() -> None:
 @pytest.mark.parametrize("key", [None, b"", b"msg", b"MSG-7B21", b"\xff", b"x" * (1 << 20)])
 def test_the_key_is_the_message_id(topic: str, key: bytes | None) -> None:
     """A good value under another key than its `message_id` is a key mismatch."""
-    rejected = decode(topic, key, required_only(topic), CLOCK_MS)
+    rejected = decoded(topic, key, required_only(topic), CLOCK_MS)
     assert isinstance(rejected, Rejected)
     assert rejected.reason == "key_mismatch"
     assert rejected.detail.startswith("message_id:")
@@ -254,8 +256,8 @@ def test_the_first_reason_counts(topic: str) -> None:
     """Fields before the key, the key before the time."""
     future = required_only(topic, b'"occurred_at": "3000-01-01T00:00:00Z"')
     bad_too = required_only(topic, b'"occurred_at": "3000-01-01T00:00:00Z", "rate": 1, "mcc": 1, "provider": 1')
-    assert decode(topic, b"other", future, CLOCK_MS).reason == "key_mismatch"  # type: ignore[union-attr]
-    assert decode(topic, b"other", bad_too, CLOCK_MS).reason == "invalid_field"  # type: ignore[union-attr]
+    assert decoded(topic, b"other", future, CLOCK_MS).reason == "key_mismatch"  # type: ignore[union-attr]
+    assert decoded(topic, b"other", bad_too, CLOCK_MS).reason == "invalid_field"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -263,8 +265,8 @@ def test_ten_minutes_ahead(topic: str) -> None:
     """Ten minutes ahead of the clock is a clock that is off, a millisecond more is the future."""
     value = required_only(topic)
     ahead_ms = decode_as(topic, value).occurred_ms - 600_000
-    assert not isinstance(decode(topic, key_of(value), value, ahead_ms), Rejected)
-    assert decode(topic, key_of(value), value, ahead_ms - 1).reason == "time_in_future"  # type: ignore[union-attr]
+    assert not isinstance(decoded(topic, key_of(value), value, ahead_ms), Rejected)
+    assert decoded(topic, key_of(value), value, ahead_ms - 1).reason == "time_in_future"  # type: ignore[union-attr]
 
 
 @given(

@@ -8,10 +8,12 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.batches import native, newest
+from schemas import native
+from schemas.batches import newest
 from streams import fetched
 from tests.entries import LogEntry
 
+pytestmark = pytest.mark.native
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 BROKER_TIME = 0x08
 
@@ -62,42 +64,42 @@ def test_a_time_that_the_broker_gave_is_that_of_all() -> None:
 
 def test_a_batch_of_no_records_has_none() -> None:
     """Compaction leaves them behind."""
-    assert native is not None
-    assert native.records(b"", 0, 7, 0, -1) == []
+    assert native.enabled
+    assert native.module.records(b"", 0, 7, 0, -1) == []
 
 
 @given(some_records, st.data())
 def test_what_is_damaged_is_left_to_the_client_library(records: list[Any], data: st.DataObject) -> None:
     """Cut anywhere, or one record more or fewer than there are: a doubt, never half of a batch."""
-    assert native is not None
+    assert native.enabled
     body, count = batch(records)[fetched._HEADER.size :], len(records)
     cut = data.draw(st.integers(0, len(body) - 1))
-    assert native.records(body[:cut], count, 0, 0, -1) is None
-    assert native.records(body, count + 1, 0, 0, -1) is None
-    assert native.records(body, count - 1, 0, 0, -1) is None
+    assert native.module.records(body[:cut], count, 0, 0, -1) is None
+    assert native.module.records(body, count + 1, 0, 0, -1) is None
+    assert native.module.records(body, count - 1, 0, 0, -1) is None
 
 
 @given(st.binary(max_size=400), st.integers(-5, 1 << 40))
 def test_noise_is_no_record(noise: bytes, count: int) -> None:
     """Any bytes are read or doubted, and what is read can be asked for everything."""
-    assert native is not None
-    for record in native.records(noise, count, 0, 0, -1) or ():
+    assert native.enabled
+    for record in native.module.records(noise, count, 0, 0, -1) or ():
         told([record])
 
 
 def test_names_of_headers_that_are_no_text_are_told_as_far_as_they_go() -> None:
     """A dead letter with such a header must not stop the worker that writes it."""
     body = bytes([2 * 9, 0, 0, 0, 1, 1, 2, 2, 0xFF, 1])
-    assert native is not None
-    (record,) = native.records(body, 1, 0, 0, -1) or [None]
+    assert native.enabled
+    (record,) = native.module.records(body, 1, 0, 0, -1) or [None]
     assert told([record]) == [(0, 0, None, None, [("\ufffd", None)])]
 
 
 def test_a_record_that_is_longer_than_what_is_in_it_is_doubted() -> None:
     """Its length says one byte more than key, value and headers take."""
-    assert native is not None
-    assert native.records(bytes([2 * 6, 0, 0, 0, 1, 1, 0]), 1, 0, 0, -1) is not None
-    assert native.records(bytes([2 * 7, 0, 0, 0, 1, 1, 0, 0]), 1, 0, 0, -1) is None
+    assert native.enabled
+    assert native.module.records(bytes([2 * 6, 0, 0, 0, 1, 1, 0]), 1, 0, 0, -1) is not None
+    assert native.module.records(bytes([2 * 7, 0, 0, 0, 1, 1, 0, 0]), 1, 0, 0, -1) is None
 
 
 def test_an_older_format_is_read_by_the_client_library() -> None:

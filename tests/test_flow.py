@@ -5,8 +5,6 @@ from typing import Final
 
 import pytest
 
-from schemas import batches
-from streams import facts, folding, settle
 from streams.effects import DeadLetter
 from streams.flow import Flow
 from tests.entries import NOON_MS, PREFIX, LogEntry, entry, event
@@ -16,17 +14,12 @@ FILES: Final = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SCENARIOS: Final = [pytest.param(s, id=f"{path.stem}-{s.rule[:70]}") for path in FILES for s in scenarios(path)]
 
 
-@pytest.mark.parametrize("is_built", [True, False], ids=["", "unbuilt"])
+pytestmark = pytest.mark.usefixtures("way")
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_scenario(scenario: Scenario, is_built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenario(scenario: Scenario) -> None:
     """What a scenario's sentence says is what its lines show, with and without the compiled part."""
-    if not is_built:
-        monkeypatch.setattr(batches, "_COMPILED", {})
-        monkeypatch.setattr(batches, "native", None)
-        monkeypatch.setattr(settle, "native", None)
-        monkeypatch.setattr(settle, "_joiner", None)
-        monkeypatch.setattr(facts, "_compiled", None)
-        monkeypatch.setattr(folding, "native", None)
     play(scenario)
 
 

@@ -13,6 +13,7 @@ from streams.join import Life
 from streams.store import Store
 from tests.entries import NOON_MS, read
 
+pytestmark = pytest.mark.usefixtures("way")
 MANY: Final = 600
 
 
@@ -42,19 +43,20 @@ def stored(store: Store) -> list[Any]:
 
 def test_columns_can_be_asked_of_blocks() -> None:
     """What is counted of the records that were written is what the fold says of them."""
-    folded = folding.records([finished(3), finished(4)], NOON_MS)
-    assert isinstance(folded, Folded)
-    assert sum(block.rows for block in folded) == 4 * MANY
+    taken = [finished(3), finished(4)]
+    made, defined = folding.records(taken, NOON_MS), fold.records(taken, NOON_MS)
+    if isinstance(made, Folded):
+        assert sum(block.rows for block in made) == 4 * MANY
     for n, column in enumerate(COLUMNS):
         if not column.type.startswith(("Array", "Map")) and "." not in column.name:
-            counted = as_array(folded, n).to_pylist()
-            assert sorted(map(str, counted)) == sorted(map(str, folded.columns()[n])), column.name
+            counted = as_array(made, n).to_pylist()
+            assert sorted(map(str, counted)) == sorted(map(str, defined[n])), column.name
 
 
-def test_without_the_compiled_part_there_are_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then records are made by the fold."""
-    monkeypatch.setattr(folding, "native", None)
-    assert folding.records([finished(count=5)], NOON_MS) == fold.records([finished(count=5)], NOON_MS)
+def test_without_the_compiled_part_there_are_columns(way: str) -> None:
+    """Then records are made by the fold; with it they are blocks."""
+    made, defined = (it.records([finished(count=5)], NOON_MS) for it in (folding, fold))
+    assert isinstance(made, Folded) if way == "native" else made == defined
 
 
 @pytest.mark.parametrize("value", [70_000, -1])

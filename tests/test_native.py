@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from schemas import batches
+from schemas import batches, native
 from schemas.events import DECODERS, TOPICS, Receive, Rejected
 from schemas.numbers import country
 from schemas.record import COLUMNS
-from streams import facts, fetched, folding, simulate
+from streams import fetched, folding, simulate
 from streams.effects import Rows
 from streams.facts import identities
 from streams.fold import records
@@ -25,6 +25,7 @@ from tests.rows import block_rows, rows_of
 from tests.test_examples import CLOCK_MS, GOOD, key_of
 from tests.test_fetched import batch
 
+pytestmark = pytest.mark.native
 PLAN: Final = simulate.Plan(1_500, 5, NOON_MS, 50.0, settling_ms=14_400_000)
 LATER_MS: Final = NOON_MS + 86_400_000
 
@@ -58,11 +59,6 @@ def said(made: Any) -> dict[str, Any]:
     return {name: getattr(made, name) for name in batches.as_struct(made).__struct_fields__}
 
 
-def test_it_is_there() -> None:
-    """Without it everything works, several times slower: where these tests run it must have been built."""
-    assert batches.native is not None
-
-
 def test_simulated_traffic_is_taken_and_means_the_same() -> None:
     """Of sound events it doubts none; their attributes are the definition's, and so is the struct they stand for."""
     for topic, log in simulated().items():
@@ -88,14 +84,14 @@ def test_countries_are_found_the_same(code: int) -> None:
 
 def test_an_entry_left_in_its_batch_means_the_same() -> None:
     """Whether a reader made bytes of its key and value or not: all attributes, and the ids' hashes."""
-    assert batches.native is not None
+    assert native.enabled
     for topic, entries in simulated().items():
         data = batch([(e.timestamp, e.key, e.value, []) for e in entries])
         records: Any = fetched._native_records(memoryview(data))
         made, of_records = compiled(topic, entries), compiled(topic, records)
         assert [m and said(m) for m in of_records] == [m and said(m) for m in made]
         pairs = [(m, None) for m in of_records if m]
-        assert np.array_equal(hashes_in(batches.native.hashes(pairs)), hashes(m.message_id for m, _ in pairs))
+        assert np.array_equal(hashes_in(native.module.hashes(pairs)), hashes(m.message_id for m, _ in pairs))
 
 
 def test_identities_tell_events_apart_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +105,7 @@ def test_identities_tell_events_apart_as_python_does(monkeypatch: pytest.MonkeyP
     apart = identities(lives)
     assert np.array_equal(apart, identities(structs))
     assert set(identities([Life(lives[0].send, receipts)])) <= set(apart)
-    monkeypatch.setattr(facts, "_compiled", None)
+    monkeypatch.setattr(native, "enabled", False)
     defined = identities(structs)
     assert len(set(defined)) == len(set(apart)) == len(set(zip(defined, apart, strict=True)))
     assert len(structs) > len(set(defined)) > 0.9 * len(structs), "there are no copies"
@@ -237,7 +233,7 @@ def test_without_it_everything_is_read_by_the_definition(unbuilt: bool, monkeypa
     """A batch holds the same events and refusals, in the same order, whether it was built or not."""
     entries = [LogEntry(n, NOON_MS, b"m1", raw) for n, raw in enumerate([value(event("sends")), b"{", b"", value({})])]
     if unbuilt:
-        monkeypatch.setattr(batches, "_COMPILED", {})
+        monkeypatch.setattr(native, "enabled", False)
     taken, refused = batches.read("sends", entries, LATER_MS, "x:")
     assert [(batches.as_struct(e), entry.offset) for e, entry in taken] == [(defined("sends", entries[0]), 0)]
     assert [(r.reason, entry.offset) for r, entry in refused] == [

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.batches import native
 from schemas.record import COLUMNS
 from streams import fold, folding
 from streams.effects import Rows
@@ -19,7 +18,7 @@ from tests.entries import NOON_MS, read
 from tests.rows import block_rows
 from tests.servers import serve
 
-pytestmark = pytest.mark.skipif(native is None, reason="without the compiled part there are no such blocks")
+pytestmark = pytest.mark.native
 # On both sides of what one, two and three bytes can say of a size.
 SIZES: Final = (0, 1, 127, 128, 255, 256, 16_383, 16_384, 70_000)
 

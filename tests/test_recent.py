@@ -2,11 +2,13 @@
 
 from typing import Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.recent import Recent, hashes
 
+pytestmark = pytest.mark.usefixtures("way")
 IDS: Final = [f"m{n}" for n in range(60)]
 BATCHES: Final = st.lists(st.lists(st.sampled_from(IDS), max_size=12), max_size=12)
 

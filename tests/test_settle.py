@@ -15,6 +15,7 @@ from tests.entries import NOON_MS, entry, event, read
 from tests.histories import HISTORIES, TAKEN, Arrival, History, Run, plain
 from tests.inmemory import MemoryStore
 
+pytestmark = pytest.mark.usefixtures("way")
 MANY: Final = 2 * settings().max_examples
 
 

@@ -15,6 +15,7 @@ from tests.simulation.run import SETTINGS, SimWorker, environment
 from tests.simulation.store import MemoryStore, Tables
 from tests.simulation.world import World
 
+pytestmark = pytest.mark.usefixtures("way")
 NOW: Final = 7
 
 

@@ -1,5 +1,5 @@
 """`python -m tests.simulation SEED` tells one seed's story, `SEED SEED...` what went wrong in them; `--seconds N
-[--from SEED]` runs as many as fit."""
+[--from SEED]` runs as many as fit, even ones through the compiled part and odd ones through the Python."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -24,22 +25,23 @@ def main() -> int:
     options.add_argument("--from", dest="first", type=int, default=1)
     options.add_argument("--until-wrong", action="store_true", help="end with the first seed that goes wrong")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds that run side by side")
+    options.add_argument("--way", choices=("python", "native"), default="", help="for all seeds; else they take turns")
     told = options.parse_args()
     if len(told.seeds) == 1:
-        result = run(told.seeds[0], print)
+        result = run(told.seeds[0], print, told.way)
         print("\n".join(result.wrong) or f"seed {result.seed}: all as it must be ({result.steps} steps)")
         return bool(result.wrong)
     if told.seeds:
-        return _these(told.seeds, told.jobs)
-    return _many(told.first, told.seconds, told.until_wrong, told.jobs)
+        return _these(told.seeds, told.jobs, told.way)
+    return _many(told.first, told.seconds, told.until_wrong, told.jobs, told.way)
 
 
-def _many(first: int, seconds: float, until_wrong: bool, jobs: int) -> int:
+def _many(first: int, seconds: float, until_wrong: bool, jobs: int, way: str) -> int:
     began, seeds, bad = time.monotonic(), 0, 0
     kills, sums = Counter[str](), Counter[str]()
     with ProcessPoolExecutor(jobs) as pool:
         spans = count(first, SPAN)
-        running = {pool.submit(_span, next(spans)) for _ in range(2 * jobs)}
+        running = {pool.submit(_span, next(spans), way) for _ in range(2 * jobs)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for result in (result for future in done for result in future.result()):
@@ -50,7 +52,7 @@ def _many(first: int, seconds: float, until_wrong: bool, jobs: int) -> int:
                     bad += 1
                     print(f"seed {result.seed}: {result.wrong[0]} ({len(result.wrong)} in all)", flush=True)
             if time.monotonic() - began < seconds and not (bad and until_wrong):
-                running |= {pool.submit(_span, next(spans)) for _ in done}
+                running |= {pool.submit(_span, next(spans), way) for _ in done}
     took_s = time.monotonic() - began
     told = f"{bad} wrong; {sum(kills.values())} kills, {dict(sums)}"
     print(f"{seeds} seeds in {took_s:.0f} s, {seeds / took_s * 60:.0f} a minute, {told}")
@@ -59,16 +61,16 @@ def _many(first: int, seconds: float, until_wrong: bool, jobs: int) -> int:
     return bool(bad)
 
 
-def _these(seeds: list[int], jobs: int) -> int:
+def _these(seeds: list[int], jobs: int, way: str) -> int:
     with ProcessPoolExecutor(jobs) as pool:
-        results = list(pool.map(run, seeds))
+        results = list(pool.map(partial(run, way=way), seeds))
     for result in results:
         print(f"seed {result.seed}: {result.wrong[0] if result.wrong else 'all as it must be'} ({result.steps} steps)")
     return any(result.wrong for result in results)
 
 
-def _span(first: int) -> list[Result]:
-    return [run(seed) for seed in range(first, first + SPAN)]
+def _span(first: int, way: str) -> list[Result]:
+    return [run(seed, way=way) for seed in range(first, first + SPAN)]
 
 
 if __name__ == "__main__":
