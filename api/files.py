@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-import orjson
 import pyarrow.parquet as pq
 
 from api import extract
 from api.extract import ALL_CELLS, FLAT_CELLS, Cell, Cuts, Wanted
 from api.query import Client
+from schemas import exact_json
 
 FORMATS: Final = ("csv", "jsonl", "parquet", "xlsx")
 MEDIA_TYPES: Final = {
@@ -122,7 +122,7 @@ def _xlsx(client: Client, wanted: Wanted, cuts: Cuts, path: Path) -> Iterator[in
             sheet.write((_HEAD + _SHEET + _row([cell.header for cell in wanted.cells])).encode())
             for piece in extract.pieces(client, wanted, cuts.keys, "JSONCompactEachRow"):
                 lines = [line for line in piece.split(b"\n") if line]
-                sheet.write("".join(_row(orjson.loads(line)) for line in lines).encode())
+                sheet.write("".join(_row(exact_json.loads(line)) for line in lines).encode())
                 yield len(lines)
             sheet.write(b"</sheetData></worksheet>")
 

@@ -16,6 +16,7 @@ from api.auth import Caller
 from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
+from schemas import exact_json
 
 if TYPE_CHECKING:
     from api.dead_letters import Letters
@@ -107,7 +108,7 @@ TITLES: Final = {
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """An answer of JSON."""
-    return Answer(orjson.dumps(value), status, JSON, dict(headers or {}))
+    return Answer(exact_json.dumps(value), status, JSON, dict(headers or {}))
 
 
 def problem(refusal: Refusal) -> Answer:

@@ -92,7 +92,8 @@ def _statistic() -> dict[str, Any]:
     ]
     shares = ["delivery_rate", "unconfirmed_share", "delivery_ms_p50", "delivery_ms_p90", "delivery_ms_p99"]
     return {
-        "currency": o.TEXT, **dict.fromkeys(counts, o.WHOLE), **{name: {"type": ["number", "null"]} for name in shares},
+        "currency": o.TEXT, "amount": o.TEXT, **dict.fromkeys(counts, o.WHOLE),
+        **{name: {"type": ["number", "null"]} for name in shares},
     }  # fmt: skip
 
 

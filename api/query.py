@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import orjson
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -22,6 +21,7 @@ from api import pending
 from api.cursor import BadCursor, Key, decode_cursor, encode_cursor, key_of
 from api.pending import Fold
 from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, condition_sql, range_sql, scope_sql
+from schemas import exact_json
 from schemas.record import PUBLIC
 from schemas.times import format_rfc3339
 
@@ -192,7 +192,7 @@ def select(client: Client, sql: str, binder: Binder, settings: str = _SETTINGS) 
 
 def rows_of(lines: bytes) -> list[dict[str, Any]]:
     """The objects of JSON lines."""
-    return [orjson.loads(line) for line in lines.split(b"\n") if line]
+    return [exact_json.loads(line) for line in lines.split(b"\n") if line]
 
 
 def run(client: Client, sql: str, binder: Binder, format_: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from api import query
 from api.query import Client, Range, Scope
 from api.where import Binder, Condition, condition_sql, range_sql, scope_sql
+from schemas.money import format_nanos
 
 ROWS_MAX: Final = 10_000
 
@@ -29,12 +30,15 @@ MEASURES: Final = f"""
     countIf(record_type = 'complete') AS complete, countIf(record_type = 'error') AS error,
     countIf(record_type = 'incomplete') AS incomplete,
     countIf(record_type = 'complete' AND segments_failed > 0) AS partial,
-    countIf({_DELIVERED}) AS delivered, sum(toUInt64(segments)) AS segments, sum(amount_nanos) AS amount_nanos,
+    countIf({_DELIVERED}) AS delivered, sum(toUInt64(segments)) AS segments,
     if(outbound = 0, NULL, delivered / outbound) AS delivery_rate,
     if(outbound = 0, NULL, countIf({_OUT} AND record_type = 'incomplete') / outbound) AS unconfirmed_share,
     quantilesExactIf(0.5, 0.9, 0.99)(
-        dateDiff('millisecond', occurred_at, ifNull(final_at, occurred_at)), {_DELIVERED}
+        greatest(0, dateDiff('millisecond', occurred_at, ifNull(final_at, occurred_at))), {_DELIVERED}
     ) AS delays"""
+# Beyond 64 bits, so never over more than one currency. The embedded build converts to Int128 in this way alone; no
+# amount is below zero.
+WIDE: Final = "reinterpretAsInt128(nanos)"
 
 
 def rows(client: Client, scope: Scope, span: Range, where: Condition, by: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -43,11 +47,15 @@ def rows(client: Client, scope: Scope, span: Range, where: Condition, by: tuple[
     b = Binder()
     # Inside, so that the names of groups never hide columns that the filters mean.
     matches = f"{scope_sql(scope, b)} AND {range_sql(span, b)} AND ({condition_sql(where, b)})"
-    inner = f"SELECT * FROM mdr.mdrs FINAL WHERE {matches}"
+    inner = f"SELECT *, amount_nanos AS nanos FROM mdr.mdrs FINAL WHERE {matches}"
     groups = ", ".join(f"{sql} AS `{name}`" if sql != name else sql for name, sql in columns.items())
     names = ", ".join(f"`{name}`" for name in columns)
-    sql = f"SELECT {groups}, {MEASURES} FROM ({inner}) GROUP BY {names} ORDER BY {names} LIMIT {ROWS_MAX + 1}"
-    return [shaped(row) for row in query.select(client, sql, b)]
+    sql = (
+        f"SELECT {groups}, {MEASURES}, sum({WIDE}) AS amount_nanos FROM ({inner})"
+        f" GROUP BY {names} ORDER BY {names} LIMIT {ROWS_MAX + 1}"
+    )
+    found = [shaped(row) for row in query.select(client, sql, b)]
+    return [row | {"amount": format_nanos(row["amount_nanos"]) or "0"} for row in found]
 
 
 def shaped(row: dict[str, Any]) -> dict[str, Any]:

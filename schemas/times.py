@@ -49,6 +49,11 @@ def format_rfc3339(ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
+def delay_ms(start_ms: int, end_ms: int) -> int:
+    """Return the time from one instant to another, never below 0: carriers that tell minutes stamp before the send."""
+    return max(0, end_ms - start_ms)
+
+
 def _parse_minute(text: str) -> int | None:
     match = _MINUTE.fullmatch(text)
     if match is None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from schemas.money import format_nanos
 from schemas.record import COLUMNS
 from schemas.times import format_rfc3339
 from streams import kafka, running
@@ -168,15 +169,16 @@ def _show(told: dict[str, Any], truth: Truth, dead: dict[str, int], produced: li
 
 
 def _show_states(out: Console, records: list[dict[str, Any]]) -> None:
-    table = Table("direction", "record type", "state", title="records", title_justify="left")
+    table = Table("direction", "record type", "state", "currency", title="records", title_justify="left")
     for name in ("records", "segments", "amount"):
         table.add_column(name, justify="right")
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
-        groups.setdefault((record["direction"], record["record_type"], record["state"]), []).append(record)
+        group = tuple(record[name] for name in ("direction", "record_type", "state", "currency"))
+        groups.setdefault(group, []).append(record)
     for key, rows in sorted(groups.items()):
         amount = sum(r["amount_nanos"] for r in rows)
-        table.add_row(*key, f"{len(rows):,}", f"{sum(r['segments'] for r in rows):,}", f"{amount / 1e9:,.4f}")
+        table.add_row(*key, f"{len(rows):,}", f"{sum(r['segments'] for r in rows):,}", format_nanos(amount) or "0")
     out.print(table)
 
 

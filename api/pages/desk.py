@@ -7,11 +7,10 @@ the scope of whoever signed in.
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import orjson
-
 from api.http import Answer, Call, Context, Handler, Refusal, parse_query
 from api.lag import LagSource
 from api.pages.session import Seal
+from schemas import exact_json
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ class Page(NamedTuple):
 
 def native(context: Context, handler: Handler, call: Call, **changes: Any) -> dict[str, Any]:
     """The JSON a handler of the native API answers a changed call with; raises what it raises."""
-    value: dict[str, Any] = orjson.loads(handler(call._replace(**changes), context).body)
+    value: dict[str, Any] = exact_json.loads(handler(call._replace(**changes), context).body)
     return value
 
 

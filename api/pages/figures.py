@@ -16,7 +16,7 @@ def totals(client: Client, scope: Scope, span: Range, where: Condition) -> dict[
     """The measures of `/mdr/stats` over everything; `amounts` by currency in nanos, delays in ms."""
     b = Binder()
     sql = (
-        f"SELECT {stats.MEASURES}, sumMap(map(currency, nanos)) AS amounts"
+        f"SELECT {stats.MEASURES}, sumMap(map(currency, {stats.WIDE})) AS amounts"
         f" FROM (SELECT *, amount_nanos AS nanos FROM ({_records(scope, span, where, b)}))"
     )
     row = stats.shaped(query.select(client, sql, b)[0])

@@ -9,6 +9,7 @@ from api.pages import charts, copies, html, mask, words
 from api.pages.desk import Desk, native
 from schemas.record import PUBLIC
 from schemas.states import FAILURES
+from schemas.times import delay_ms
 
 _HEAD: Final = (
     "account_id", "subaccount_id", "profile_id", "connection_id", "provider", "country", "mcc", "mnc", "segments",
@@ -140,4 +141,4 @@ def kind_of(state: str) -> str:
 
 def _between(start: str | None, end: str | None) -> int | None:
     first, last = words.ms_of(start), words.ms_of(end)
-    return None if first is None or last is None else last - first
+    return None if first is None or last is None else delay_ms(first, last)

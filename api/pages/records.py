@@ -11,7 +11,7 @@ from api.pages import charts, copies, figures, html, mask, words
 from api.pages.desk import Desk
 from api.query import Listing, Range
 from api.where import SCALARS, Condition
-from schemas.times import format_rfc3339
+from schemas.times import delay_ms, format_rfc3339
 
 HOUR_MS: Final = 3_600_000
 RANGES: Final = {"1h": HOUR_MS, "6h": 6 * HOUR_MS, "24h": 24 * HOUR_MS, "7d": 168 * HOUR_MS, "30d": 720 * HOUR_MS}
@@ -135,8 +135,8 @@ def _rows(context: Context, call: Call, ask: Ask) -> tuple[list[dict[str, Any]],
 
 def _row(row: dict[str, Any], may_see: bool) -> dict[str, Any]:
     start, end = words.ms_of(row["occurred_at"]), words.ms_of(row["final_at"])
-    is_told = start is not None and end is not None and row["direction"] == "outbound"
-    return mask.record(row, may_see) | {"delay_ms": end - start if is_told else None}  # type: ignore[operator]  # both known
+    told = start is not None and end is not None and row["direction"] == "outbound"
+    return mask.record(row, may_see) | {"delay_ms": delay_ms(start, end) if told else None}  # type: ignore[arg-type]  # both known
 
 
 def _overview(context: Context, call: Call, ask: Ask, settled: str) -> dict[str, Any]:

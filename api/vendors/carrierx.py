@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from api.http import Answer, Refusal, json_answer, whole_number
 from api.vendors.shared import bare, moment, money, ms_of, number_is
 from api.where import NUMBERS, TIMES, Condition, Every, Is, Op, Range
+from schemas.times import delay_ms
 
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 1_000
@@ -176,7 +177,7 @@ def render(row: dict[str, Any]) -> dict[str, Any]:
 
 def _delay_s(row: dict[str, Any]) -> int | None:
     """Whole seconds from insertion to sending; null when it was not told to be sent."""
-    return None if row["sent_at"] is None else max(0, ms_of(row["sent_at"]) - ms_of(row["occurred_at"])) // 1000
+    return None if row["sent_at"] is None else delay_ms(ms_of(row["occurred_at"]), ms_of(row["sent_at"])) // 1000
 
 
 def _code(text: str) -> int | None:

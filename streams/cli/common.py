@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
 import click
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from schemas import exact_json
 from streams import logs
 
 DISTRIBUTION: Final = "message-detail-records"
@@ -86,7 +86,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: object) -> None:
     """One JSON value on a line of its own."""
-    click.echo(orjson.dumps(value, default=str).decode())
+    click.echo(exact_json.dumps(value, default=str).decode())
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
