@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MEASURES := latency memory recovery disk parts plan
 
-.PHONY: help system install dev demo test lint types bench bench-peers bench-query growth $(MEASURES) faults faults-long vendors wheel clean
+.PHONY: help system install dev demo test lint types bench bench-peers bench-query growth $(MEASURES) faults faults-long hostile vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench   events per second beside the raw limit and beside Flink, Kafka Streams, ClickHouse alone, plain Faust'
 	@echo 'make growth  throughput against what grows (SERIES="open late" for some);  make $(MEASURES)'
 	@echo 'make faults  ten minutes of kills and outages against real processes (faults-long: an hour)'
+	@echo 'make hostile ten minutes of hostile input and requests against mdr up'
 	@echo 'make vendors the vendors'"'"' own clients against our API;  make bench-query: the query side;  make wheel'
 
 .venv/python:
@@ -76,6 +77,10 @@ faults: dev
 
 faults-long: dev
 	$(BIN)/python -m tests.faults --seconds 3600
+
+# The long run is ten minutes; FLAGS="--seconds 240" for a shorter one.
+hostile: dev
+	$(BIN)/python -m tests.hostile $(FLAGS)
 
 vendors: dev
 	$(BIN)/python -m tests.vendors.run
