@@ -88,6 +88,22 @@ def test_a_record_is_what_the_oracle_makes_of_the_same_events(send: dict[str, An
     assert plain(row_of(lived(send, receipts))) == judged(send, receipts)
 
 
+TIED: Final = [
+    {"event_id": event_id, "state": state, "at_ms": NOON_MS} | more
+    for event_id in ("a", "m1-1", "z")
+    for state in ("queued", "sent", "failed", "rejected", "delivered")
+    for more in ({}, {"segment": 1, "error_code": "1"}, {"segment": 2, "provider": "p", "vendor_error_code": "v"})
+]
+
+
+@pytest.mark.parametrize("first", TIED, ids=lambda it: "-".join(map(str, it.values())))
+def test_ties_are_broken_alike(first: dict[str, Any]) -> None:
+    """Of events of one instant, the send's too, winner and timeline go by state, then event id, then part."""
+    send = {"at_ms": NOON_MS, "segments": 2}
+    for second in TIED:
+        assert plain(row_of(lived(send, [first, second]))) == judged(send, [first, second]), second
+
+
 @given(st.data(), SENDS, st.lists(RECEIPTS, max_size=6, unique_by=lambda r: (r["event_id"], r["state"], r["at_ms"])))
 def test_order_and_repeats_do_not_matter(data: st.DataObject, send: dict[str, Any], receipts: list[Any]) -> None:
     """Merging is commutative and idempotent: any order, any repeats, the same record."""
