@@ -16,14 +16,16 @@ from urllib.parse import unquote
 
 import msgspec
 from litestar import Litestar, Request, Response
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import File
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api import auth, probes, query
 from api.builder import Builder
 from api.dead_letters import Letters
-from api.http import Answer, Call, Context, Refusal, Route, parse_query
+from api.http import Answer, Call, Context, Refusal, Route, parse_query, routed
 from api.lag import LagSource
 from api.limits import Rates
 from api.pages import html
@@ -173,7 +175,7 @@ def create_app(config: AppConfig) -> Litestar:
         finally:
             await asyncio.to_thread(app.close)
 
-    return Litestar(
+    served = Litestar(
         route_handlers=[
             *(_handler(app, route) for route in ROUTES), *(_page(app, page) for page in pages.PAGES), *_probes(app),
         ],
@@ -183,6 +185,23 @@ def create_app(config: AppConfig) -> Litestar:
         request_max_body_size=_BODY_BYTES_MAX,
         logging_config=None,
     )  # fmt: skip
+    served.asgi_handler = _by_raw_path(served.asgi_handler)
+    return served
+
+
+def _by_raw_path(handler: ASGIApp) -> ASGIApp:
+    """Finds routes by the path as it was sent: the decoded one cannot tell the slash of an id from a separator."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            scope["path"] = routed(_raw_path(scope))
+        await handler(scope, receive, send)
+
+    return handle
+
+
+def _raw_path(scope: Any) -> bytes:
+    return bytes(scope.get("raw_path") or scope["path"].encode())
 
 
 def _handler(app: _App, route: Route) -> HTTPRouteHandler:
@@ -238,10 +257,9 @@ class _Desk:
 
 
 async def _call(app: _App, route: Route | Page, request: Request[Any, Any, Any]) -> Call:
-    raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
     body = await request.body()
     headers = {k.lower(): v for k, v in request.headers.items()}
-    path = raw_path.decode("latin-1").partition("?")[0]
+    path = _raw_path(request.scope).decode("latin-1").partition("?")[0]
     nobody = auth.Caller("", "", frozenset(), query.Scope(()))
     return Call(
         route.method, path, _names(route.path, path), parse_query(request.scope["query_string"]), headers, body,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 import orjson
 
@@ -137,6 +137,16 @@ def with_query(base: str, pairs: Iterable[tuple[str, Any]]) -> str:
     """A URL with a query string."""
     text = urlencode(list(pairs))
     return f"{base}?{text}" if text else base
+
+
+def segment(text: str) -> str:
+    """Return an id as one segment of a path, as every link to it is written; dots alone would climb."""
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def routed(raw_path: bytes) -> str:
+    """Return the path to find a route by: an encoded slash is part of an id, and no separator."""
+    return "/".join(quote(unquote_to_bytes(part), safe="") for part in raw_path.partition(b"?")[0].split(b"/"))
 
 
 def single(call: Call, allowed: Iterable[str], status: int = 400) -> dict[str, str]:

@@ -71,7 +71,7 @@ def plivo_list(call: Call, context: Context) -> Answer:
         call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset, fold=context.fold
     )
     rows = query.listing(context.client, ask)
-    path = f"/v1/Account/{auth_id}/Message/"
+    path = plivo.messages_path(auth_id)
     pinned = {"message_time__gte": asked.pinned} if asked.pinned else {}
 
     def page(offset: int) -> str:

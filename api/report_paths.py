@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 from api import files, reports
-from api.http import Answer, Call, Context, Refusal, json_answer, json_body, single
+from api.http import Answer, Call, Context, Refusal, json_answer, json_body, segment, single
 from api.native import filters_of, span_of
 from api.reports import Report
 
@@ -28,7 +28,7 @@ def create(call: Call, context: Context) -> Answer:
         echo={"filters": body.get("filters") or {}},
     )  # fmt: skip
     report = ask(call, context, KIND, request)
-    headers = {"Location": f"/mdr/reports/{report.report_id}", "Retry-After": "1"}
+    headers = {"Location": f"/mdr/reports/{segment(report.report_id)}", "Retry-After": "1"}
     return json_answer(_body(call, context, report), 202, headers)
 
 
@@ -74,7 +74,7 @@ def link(call: Call, context: Context, report: Report) -> str | None:
     """The link to a finished report's file; None when there is none."""
     if report.at(call.now_ms).status != reports.COMPLETE:
         return None
-    return f"{call.base_url}/mdr/files/{context.shelf.token(report, call.caller.key, call.now_ms)}"
+    return f"{call.base_url}/mdr/files/{segment(context.shelf.token(report, call.caller.key, call.now_ms))}"
 
 
 def download(call: Call, context: Context) -> Answer:

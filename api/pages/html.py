@@ -4,11 +4,10 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from api.http import TITLES, Answer, Call, Refusal
+from api.http import TITLES, Answer, Call, Refusal, segment, with_query
 from api.pages import mask, words
 
 _HTML: Final = "text/html"
@@ -33,7 +32,7 @@ def _environment() -> Environment:
         loader=PackageLoader("api.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= words.FILTERS | {"masked": mask.number, "segment": segment}
+    made.filters |= words.FILTERS | {"masked": mask.number, "segment": segment, "message_href": message_href}
     made.globals |= {"asset": asset}
     return made
 
@@ -43,9 +42,12 @@ def _static(name: str) -> bytes:
     return files("api.pages").joinpath("static", name).read_bytes()
 
 
-def segment(text: str) -> str:
-    """One part of a path; an id may hold a slash."""
-    return quote(text, safe="")
+def message_href(message_id: str, direction: str = "") -> str:
+    """Return the link to a message's page; a browser would climb by dots, so those go into the query."""
+    more = [("direction", direction)] if direction else []
+    if message_id in (".", ".."):
+        return with_query("/ui/messages", [("id", message_id), *more])
+    return with_query(f"/ui/messages/{segment(message_id)}", more)
 
 
 def asset(name: str) -> str:

@@ -6,12 +6,11 @@ import binascii
 import re
 from functools import partial
 from typing import Any, Final
-from urllib.parse import quote
 
 import orjson
 
 from api import dead_letters
-from api.http import Answer, Call, Refusal, with_query
+from api.http import Answer, Call, Refusal, segment, with_query
 from api.pages import html, session
 from api.pages.desk import Desk, form_of, native
 
@@ -72,7 +71,7 @@ async def redrive(call: Call, desk: Desk) -> Answer:
         told = await desk.read(ask, dead_letters.redrive, call)
     except Refusal as refusal:
         told = {"why": str(refusal)}
-    back = f"{PATH}/{quote(form['id'], safe='')}" if form.get("id") else with_query(PATH, _chosen(form).items())
+    back = f"{PATH}/{segment(form['id'])}" if form.get("id") else with_query(PATH, _chosen(form).items())
     given: dict[str, Any] = {"told": told, "form": form, "is_dry": is_dry, "back": back, "wanted": _chosen(form)}
     return html.page(call, "redrive", **given)
 

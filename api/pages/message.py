@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from api import dead_letters, query, story
-from api.http import Answer, Call, Context, Refusal
+from api.http import Answer, Call, Context, Refusal, segment
 from api.pages import charts, copies, html, mask, words
 from api.pages.desk import Desk, native
 from schemas.record import PUBLIC
@@ -26,9 +26,9 @@ async def find(call: Call, desk: Desk) -> Answer:
     message_id = dict(call.query).get("id", "").strip()
     if not message_id:
         return html.page(call, "message", found=None, known=None, message_id="", letters=[], letters_why="")
-    if message_id in (".", ".."):  # a browser would climb
-        return await page(call._replace(names={"message_id": message_id}, query=[]), desk)
-    return html.redirect(f"/ui/messages/{html.segment(message_id)}")
+    if message_id in (".", ".."):
+        return await page(call._replace(names={"message_id": message_id}), desk)
+    return html.redirect(html.message_href(message_id))
 
 
 async def page(call: Call, desk: Desk) -> Answer:
@@ -85,7 +85,7 @@ def view(call: Call, record: dict[str, Any], versions: list[dict[str, Any]], dea
         "columns": [(c.name, shown[c.name]) for c in PUBLIC if not c.name.startswith("timeline.")],
         "delay_ms": _between(record["occurred_at"], record["final_at"]),
         "curl": copies.as_curl(
-            call.base_url, f"/mdr/records/{html.segment(record['message_id'])}", [("direction", record["direction"])]
+            call.base_url, f"/mdr/records/{segment(record['message_id'])}", [("direction", record["direction"])]
         ),
         "sql": copies.message_sql(record["account_id"], record["message_id"]),
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
-from api.http import Answer, Refusal, json_answer, whole_number
+from api.http import Answer, Refusal, json_answer, segment, whole_number
 from api.vendors.shared import Moment, bare, moment, money, number_is
 from api.where import Condition, Every, Is, Range
 from schemas.numbers import country
@@ -96,6 +96,12 @@ def _time(name: str, text: str) -> Moment:
     return at
 
 
+def messages_path(auth_id: str, message_id: str = "") -> str:
+    """Return the path of an account's messages, or of one of them."""
+    base = f"/v1/Account/{segment(auth_id)}/Message/"
+    return f"{base}{segment(message_id)}/" if message_id else base
+
+
 def render(row: dict[str, Any], auth_id: str) -> dict[str, Any]:
     """A record as Plivo tells it; what nobody said is `""`, or null where Plivo says null."""
     more = row["attributes"]
@@ -108,7 +114,7 @@ def render(row: dict[str, Any], auth_id: str) -> dict[str, Any]:
         "message_time": f"{row['occurred_at'][:10]} {row['occurred_at'][11:23]}000+00:00",
         "message_type": row["message_type"], "total_amount": money(row["amount_nanos"], 5),
         "total_rate": money(rate + fee, 5), "units": units, "mcc": row["mcc"], "mnc": row["mnc"],
-        "error_code": row["error_code"] or "000", "resource_uri": f"/v1/Account/{auth_id}/Message/{row['message_id']}/",
+        "error_code": row["error_code"] or "000", "resource_uri": messages_path(auth_id, row["message_id"]),
         "carrier_fees": money(fee * units, 5), "carrier_fees_rate": money(fee, 5), "powerpack_id": row["powerpack_id"],
         "tendlc_campaign_id": row["campaign_id"] or None, "tendlc_registration_status": row["campaign_status"],
         "destination_country_iso2": row["country"], "is_domestic": bool(home) and home == country(row["to_number"]),

@@ -3,12 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import click
 
 from api import auth
 from api.client import ClientError, HttpClient
+from api.http import segment
 from streams import settings
 from streams.cli import asking
 from streams.cli.common import cli, err, json_option, print_json, print_table
@@ -50,7 +50,7 @@ class _Served:
 
     def revoke(self, key: str) -> bool:
         try:
-            self._client.send("DELETE", f"{_PATH}/{quote(key, safe='')}")
+            self._client.send("DELETE", f"{_PATH}/{segment(key)}")
         except ClientError as e:
             if e.status == 404:
                 return False

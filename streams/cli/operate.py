@@ -6,7 +6,6 @@ Each asks the process that serves this data directory when one answers, else the
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
-from urllib.parse import quote
 
 import click
 from rich.progress import Progress, TaskID
@@ -14,7 +13,7 @@ from rich.progress import Progress, TaskID
 from api import checks, dead_letters, query
 from api.client import ClientError, HttpClient
 from api.dead_letters import Filter, Redrive
-from api.http import Refusal
+from api.http import Refusal, segment
 from api.where import Scope
 from schemas.times import format_rfc3339, parse_rfc3339
 from streams import settings
@@ -114,7 +113,7 @@ def trace_command(message_id: str, as_json: bool) -> None:
 def _traced(wanted: Settings, message_id: str) -> Told:
     client = asking.answering(wanted)
     if client is not None:
-        return client.get(f"/mdr/trace/{quote(message_id, safe='')}")
+        return client.get(f"/mdr/trace/{segment(message_id)}")
     with contextlib.closing(asking.migrated(wanted)) as store:
         told = checks.known(store.client, Scope(None), message_id, asking.fold, Desk(wanted), may_see=True)
         return told | {"settled_through": query.settled_through(store.client)}
@@ -182,7 +181,7 @@ class _Served:
 
     def one(self, id_: str, may_see: bool) -> Told | None:
         try:
-            return self._client.get(f"{_PATH}/{quote(id_, safe='')}")
+            return self._client.get(f"{_PATH}/{segment(id_)}")
         except ClientError as e:
             if e.status == 404:
                 return None
