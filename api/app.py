@@ -22,20 +22,21 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import File
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from api import auth, probes, query
+from api import auth, probes, query, seals
 from api.builder import Builder
 from api.dead_letters import Letters
-from api.http import Answer, Call, Context, Refusal, Route, parse_query, routed
+from api.http import Answer, Call, Context, Refusal, Route, parse_query, problem, routed
 from api.lag import LagSource
 from api.limits import Rates
+from api.origin import BadHost, Network, Origins, is_from_page, refuse_foreign_write
 from api.pages import html
 from api.pages import routes as pages
 from api.pages.desk import Page
-from api.pages.session import Seal
 from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
 from api.routes import ROUTES, VIEWS, face_of
+from api.sessions import OperatorSessions
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,7 +44,16 @@ T = TypeVar("T")
 _THREADS: Final = 4
 _BODY_BYTES_MAX: Final = 1 << 20
 _SETTLED_FOR_MS: Final = 1_000
-_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_BASIC: Final = 'Basic realm="mdr", charset="UTF-8"'
+_BEARER: Final = 'Bearer realm="mdr"'
 
 
 class AppConfig(msgspec.Struct, frozen=True):
@@ -66,6 +76,7 @@ class AppConfig(msgspec.Struct, frozen=True):
     letters: Letters | None = None
     check: Callable[[], dict[str, Any]] | None = None
     report_days: int = 30
+    trusted_proxies: tuple[Network, ...] = ()
     requests_per_s: float = 100
     burst: int = 200
 
@@ -83,8 +94,8 @@ class _Context:
         self._app = app
 
     def still_valid(self, key: str) -> auth.Caller | None:
-        """The caller of a key that was checked before, unless it was revoked since."""
-        return auth.still_valid(self.client, key, self._app.config.operator)
+        """Return the caller of a key that was checked before, unless it was revoked or has expired since."""
+        return auth.still_valid(self.client, key, self._app.config.clock_ms())
 
     def settled_through(self) -> str:
         """How far records are settled: at most a second old, and what was true then stays true."""
@@ -101,7 +112,9 @@ class _App:
         self.config = config
         self.settled = (0, "")
         self.shelf = Shelf(config.data_dir)
-        self.seal = Seal(self.shelf.key_for("pages"), config.operator)
+        self.seals = seals.load(config.data_dir)
+        self.operator_sessions = OperatorSessions()
+        self.origins = Origins(config.http_url, config.trusted_proxies)
         self.builder = Builder(config.connect, self.shelf, config.clock_ms, VIEWS)
         self.rates = Rates(config.requests_per_s, config.burst)
         self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mdr-api")
@@ -127,6 +140,7 @@ class _App:
 
     def answer(self, route: Route, call: Call) -> Answer:
         try:
+            refuse_foreign_write(call)
             context = self.connected()
             if not route.is_public:
                 call = call._replace(caller=self._admit(route, call, context))
@@ -150,9 +164,9 @@ class _App:
             raise query.QueryError("ClickHouse cannot be reached") from None
 
     def _admit(self, route: Route, call: Call, context: Context) -> auth.Caller:
-        caller = auth.identify(context.client, auth.presented(call.headers), self.config.operator)
+        caller = auth.identify(context.client, auth.presented(call.headers), self.config.operator, call.now_ms)
         if caller is None:
-            asks = {"WWW-Authenticate": 'Basic realm="mdr", charset="UTF-8"'}
+            asks = {"WWW-Authenticate": _BEARER if is_from_page(call) else _BASIC}
             raise Refusal(401, "no credential, or none that is known", headers=asks)
         wait_s = 0 if caller.is_operator else self.rates.wait_s(caller.key, call.now_ms)
         if wait_s:
@@ -208,6 +222,8 @@ def _handler(app: _App, route: Route) -> HTTPRouteHandler:
     async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
         try:
             call = await _call(app, route, request)
+        except BadHost as refusal:
+            return _response(problem(refusal))
         except Refusal as refusal:
             return _response(route.face(refusal))
         answer = await asyncio.get_running_loop().run_in_executor(app.pool, app.answer, route, call)
@@ -243,7 +259,8 @@ class _Desk:
     def __init__(self, app: _App) -> None:
         self._app = app
         self.operator = app.config.operator
-        self.seal = app.seal
+        self.seals = app.seals
+        self.operator_sessions = app.operator_sessions
         self.lag = app.config.lag
 
     def wait_s(self, key: str, now_ms: int) -> int:
@@ -261,15 +278,12 @@ async def _call(app: _App, route: Route | Page, request: Request[Any, Any, Any])
     headers = {k.lower(): v for k, v in request.headers.items()}
     path = _raw_path(request.scope).decode("latin-1").partition("?")[0]
     nobody = auth.Caller("", "", frozenset(), query.Scope(()))
+    peer = request.client.host if request.client is not None else ""
+    came = app.origins.of(request.scope["scheme"], peer, request.headers.multi_items())
     return Call(
         route.method, path, _names(route.path, path), parse_query(request.scope["query_string"]), headers, body,
-        _base_url(app, request), nobody, app.config.clock_ms(),
+        came.base_url, nobody, app.config.clock_ms(), came.client,
     )  # fmt: skip
-
-
-def _base_url(app: _App, request: Request[Any, Any, Any]) -> str:
-    """The address the client used, so that links lead back the same way."""
-    return str(request.base_url).rstrip("/") if "host" in request.headers else app.config.http_url.rstrip("/")
 
 
 def _names(template: str, path: str) -> dict[str, str]:
@@ -302,7 +316,9 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     if status >= 500:
         log.error("%s failed", request.scope["path"], exc_info=error)
     path = request.scope["path"]
-    return _response(face_of(path)(Refusal(status, details.get(status, "the request cannot be understood"))))
+    # The framework refuses a malformed `Host` before it looks for a route: as `BadHost` in our own shape.
+    face = problem if status == 400 else face_of(path)
+    return _response(face(Refusal(status, details.get(status, "the request cannot be understood"))))
 
 
 # ---- probes ----------------------------------------------------------------------------------------------------

@@ -26,8 +26,12 @@ DESCENDANTS: Final = "sms.read_descendant"
 BODIES: Final = "bodies.read"
 SCOPES: Final = (READ, MANAGE, DESCENDANTS, BODIES)
 ACCOUNTS_MAX: Final = 10_000
+# The operator's name, which no stored key has, in whatever case.
+OPERATOR_KEY: Final = "operator"
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ACCOUNT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+# 2200-01-01: what the store can hold with room to spare.
+_EXPIRY_MS_MAX: Final = 7_258_118_400_000
 _NOBODY: Final = hashlib.sha256(b"").hexdigest()
 
 
@@ -93,13 +97,15 @@ def _basic(value: str) -> tuple[str, str] | None:
     return (key, secret) if colon else None
 
 
-def identify(client: Client, pair: tuple[str, str] | None, operator: tuple[str, str] | None) -> Caller | None:
-    """The caller a key and secret belong to; None when they belong to nobody."""
+def identify(
+    client: Client, pair: tuple[str, str] | None, operator: tuple[str, str] | None, now_ms: int
+) -> Caller | None:
+    """Return the caller that a key and secret belong to; None when they belong to nobody, or not any more."""
     if pair is None:
         return None
-    if operator is not None and hmac.compare_digest(pair[0].encode(), operator[0].encode()):
-        return as_operator(pair, operator)
-    row = _credential(client, pair[0]) if _KEY.fullmatch(pair[0]) else None
+    if operator is not None and (caller := as_operator(pair, operator)):
+        return caller
+    row = _credential(client, pair[0], now_ms)
     # The comparison is made either way, so that its time does not tell whether a key exists.
     if not hmac.compare_digest(_hash(pair[1]), row["secret_hash"] if row else _NOBODY) or row is None:
         return None
@@ -112,11 +118,9 @@ def as_operator(pair: tuple[str, str], operator: tuple[str, str]) -> Caller | No
     return OPERATOR(operator[0]) if all(same) else None
 
 
-def still_valid(client: Client, key: str, operator: tuple[str, str] | None) -> Caller | None:
-    """The caller of a key that was checked before, unless it was revoked since."""
-    if operator is not None and key == operator[0]:
-        return OPERATOR(key)
-    row = _credential(client, key)
+def still_valid(client: Client, key: str, now_ms: int) -> Caller | None:
+    """Return the caller of a stored key that was checked before, unless it was revoked or has expired since."""
+    row = _credential(client, key, now_ms)
     return _caller(client, row) if row else None
 
 
@@ -131,14 +135,30 @@ def _caller(client: Client, row: Mapping[str, Any]) -> Caller:
     return Caller(row["key"], account, scopes, Scope((account, *below)))
 
 
-def _credential(client: Client, key: str) -> dict[str, Any] | None:
+def _is_key(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None and key.lower() != OPERATOR_KEY
+
+
+def _credential(client: Client, key: str, now_ms: int) -> dict[str, Any] | None:
+    """Return a key that may be used now. One of the operator's name, which an older version stored, may not."""
+    row = _live(client, key) if _is_key(key) else None
+    return row if row is not None and not 0 < _expiry_ms(row) <= now_ms else None
+
+
+def _live(client: Client, key: str) -> dict[str, Any] | None:
+    """Return a key that is not revoked."""
     b = Binder()
     sql = (
-        "SELECT key, account_id, secret_hash, scopes, created_at FROM mdr.credentials FINAL"
+        "SELECT key, account_id, secret_hash, scopes, created_at, expires_at FROM mdr.credentials FINAL"
         f" WHERE key = {b.bind(key, 'String')} AND revoked = 0"
     )
     rows = query.select(client, sql, b)
     return rows[0] if rows else None
+
+
+def _expiry_ms(row: Mapping[str, Any]) -> int:
+    """Return when a key ends; 0 for never."""
+    return parse_rfc3339(row["expires_at"]) or 0
 
 
 def _hash(secret: str) -> str:
@@ -204,45 +224,70 @@ def add_credential(
     parent_id: str = "",
     key: str | None = None,
     scopes: Sequence[str] = (READ,),
+    expires_ms: int = 0,
 ) -> Issued:
-    """Makes a key for an account, and the account when there is none; raises `AccessError`."""
+    """Make a key for an account, and the account when there is none; it never expires by default.
+
+    Raises `AccessError`.
+    """
     key = secrets.token_hex(12) if key is None else key
-    if not _KEY.fullmatch(key):
-        raise AccessError("a key is 1 to 64 letters, digits, - and _", "key")
-    for scope in scopes:
-        if scope not in SCOPES:
-            raise AccessError(f"there is no scope {scope}: it is one of {', '.join(SCOPES)}", "scopes")
-    if any(row["key"] == key for row in list_credentials(client)):
-        raise AccessError(f"the key {key} is taken, or was once", "key")
+    _refuse_bad(client, key, scopes)
     add_account(client, account_id, parent_id)
     secret = secrets.token_urlsafe(32)
     values = {
         "key": (key, "String"), "account_id": (account_id, "String"), "secret_hash": (_hash(secret), "String"),
         "scopes": (list(scopes or (READ,)), "Array(String)"), "version": (1, "UInt64"),
     }  # fmt: skip
-    query.write(client, "credentials", values)
+    query.write(client, "credentials", values, {"expires_at": expires_ms})
     return Issued(key, secret, f"{key}.{secret}")
 
 
+def _refuse_bad(client: Client, key: str, scopes: Sequence[str]) -> None:
+    if not _KEY.fullmatch(key):
+        raise AccessError("a key is 1 to 64 letters, digits, - and _", "key")
+    if not _is_key(key):
+        raise AccessError(f"{OPERATOR_KEY} is no name for a key, in whatever case", "key")
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise AccessError(f"there is no scope {scope}: it is one of {', '.join(SCOPES)}", "scopes")
+    if any(row["key"] == key for row in list_credentials(client)):
+        raise AccessError(f"the key {key} is taken, or was once", "key")
+
+
+def parse_expiry(text: str, now_ms: int) -> int:
+    """Return when a key ends: an instant of RFC 3339, or a day as it begins; raises `AccessError`."""
+    ms = parse_rfc3339(f"{text}T00:00:00Z" if len(text) == len("2026-01-31") else text)
+    if ms is None or not now_ms < ms < _EXPIRY_MS_MAX:
+        why = "is not a day or an instant to come, such as 2030-01-31 or 2030-01-31T09:15:04Z"
+        raise AccessError(f"expires_at {why}", "expires_at")
+    return ms
+
+
 def list_credentials(client: Client) -> list[dict[str, Any]]:
-    """Every key: key, account_id, parent_id, scopes, created_at, revoked. No secrets, no hashes."""
+    """Every key: key, account_id, parent_id, scopes, created_at, expires_at (None: never), revoked. No secrets."""
     parents = tree(client)
     sql = (
-        "SELECT key, account_id, arraySort(scopes) AS scopes, created_at, revoked FROM mdr.credentials FINAL"
-        " ORDER BY account_id, key"
+        "SELECT key, account_id, arraySort(scopes) AS scopes, created_at, expires_at, revoked"
+        " FROM mdr.credentials FINAL ORDER BY account_id, key"
     )
-    rows = query.select(client, sql, Binder())
-    return [row | {"parent_id": parents.get(row["account_id"], ""), "revoked": bool(row["revoked"])} for row in rows]
+    return [_shown(row, parents) for row in query.select(client, sql, Binder())]
+
+
+def _shown(row: dict[str, Any], parents: Mapping[str, str]) -> dict[str, Any]:
+    expires = row["expires_at"] if _expiry_ms(row) else None
+    parent = parents.get(row["account_id"], "")
+    return row | {"parent_id": parent, "expires_at": expires, "revoked": bool(row["revoked"])}
 
 
 def revoke(client: Client, key: str) -> bool:
-    """Ends a key at once; False when there is no such live key."""
-    row = _credential(client, key)
+    """End a key at once; False when there is no such live key."""
+    row = _live(client, key)
     if row is None:
         return False
     values = {
         "key": (key, "String"), "account_id": (row["account_id"], "String"), "scopes": (row["scopes"], "Array(String)"),
         "revoked": (1, "UInt8"), "version": (2, "UInt64"),
     }  # fmt: skip
-    query.write(client, "credentials", values, {"created_at": parse_rfc3339(row["created_at"]) or 0})
+    times = {"created_at": parse_rfc3339(row["created_at"]) or 0, "expires_at": _expiry_ms(row)}
+    query.write(client, "credentials", values, times)
     return True

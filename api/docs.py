@@ -1,5 +1,7 @@
 """The OpenAPI document as one page of HTML: no script, nothing loaded from elsewhere. Pure."""
 
+import base64
+import hashlib
 from html import escape
 from typing import Any, Final
 
@@ -10,6 +12,14 @@ _STYLE: Final = (
     "td,th{text-align:left;padding:.2rem .6rem .2rem 0;border-bottom:1px solid #8884;vertical-align:top}"
     "section{margin:2rem 0}summary{cursor:pointer}"
 )
+# The page's own style is all that a browser may apply.
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+SECURITY: Final = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
+}
 
 
 def page(document: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 
-from api.docs import page
+from api.docs import SECURITY, page
 from api.http import Answer, Call, Context
 from api.openapi import document
 
@@ -25,4 +25,4 @@ def openapi(call: Call, context: Context) -> Answer:
 
 def docs(call: Call, context: Context) -> Answer:
     """The document as a page."""
-    return Answer(page(document(_version())), content_type="text/html")
+    return Answer(page(document(_version())), content_type="text/html", headers=dict(SECURITY))

@@ -38,7 +38,7 @@ class Refusal(Exception):
 
 
 class Call(NamedTuple):
-    """One request; header names are lower case, the body is bounded."""
+    """One request; header names are lower case, the body is bounded, `client` is the address it came from."""
 
     method: str
     path: str
@@ -49,6 +49,7 @@ class Call(NamedTuple):
     base_url: str
     caller: Caller
     now_ms: int
+    client: str = ""
 
 
 class Answer(NamedTuple):
@@ -81,7 +82,7 @@ class Context(Protocol):
         ...
 
     def still_valid(self, key: str) -> Caller | None:
-        """The caller of a key that was checked before, unless it was revoked since."""
+        """Return the caller of a key that was checked before, unless it was revoked or has expired since."""
         ...
 
 

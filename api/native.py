@@ -84,24 +84,26 @@ def list_credentials(call: Call, context: Context) -> Answer:
 
 
 def add_credential(call: Call, context: Context) -> Answer:
-    """A new key, for the operator: `account_id`, and optionally `parent_id`, `key`, `scopes`."""
+    """A new key, for the operator: `account_id`, and optionally `parent_id`, `key`, `scopes`, `expires_at`."""
     body = json_body(call)
     for name in body:
-        if name not in ("account_id", "parent_id", "key", "scopes"):
+        if name not in ("account_id", "parent_id", "key", "scopes", "expires_at"):
             raise Refusal(400, f"{name} is not a field of a credential", name)
     account, parent, key = body.get("account_id"), body.get("parent_id") or "", body.get("key")
-    scopes = body.get("scopes") or [auth.READ]
-    for name, value in (("account_id", account), ("parent_id", parent), ("key", key or "")):
+    scopes, expires = body.get("scopes") or [auth.READ], body.get("expires_at") or ""
+    for name, value in (("account_id", account), ("parent_id", parent), ("key", key or ""), ("expires_at", expires)):
         if not isinstance(value, str):
             raise Refusal(400, f"{name} is not a string", name)
     if not isinstance(scopes, list) or not all(isinstance(s, str) for s in scopes):
         raise Refusal(400, "scopes is not a list of strings", "scopes")
     assert isinstance(account, str)
     try:
-        issued = auth.add_credential(context.client, account, parent, key or None, scopes)
+        expires_ms = auth.parse_expiry(expires, call.now_ms) if expires else 0
+        issued = auth.add_credential(context.client, account, parent, key or None, scopes, expires_ms)
     except auth.AccessError as e:
         raise Refusal(400, str(e), e.field) from None
-    told = {"account_id": account, "scopes": scopes, **issued._asdict()}
+    ends = format_rfc3339(expires_ms) if expires_ms else None
+    told = {"account_id": account, "scopes": scopes, "expires_at": ends, **issued._asdict()}
     return json_answer(told | {"settled_through": context.settled_through()}, 201)
 
 

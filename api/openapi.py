@@ -1,11 +1,13 @@
 """The OpenAPI 3.1 document of the paths under `/mdr/`, made of the record's own columns. Pure."""
 
-from typing import Any
+from typing import Any, Final
 
 from api import auth, files, native, openapi_operator, reports, stats
 from api import openapi_parts as o
 from api.where import NUMBERS, SCALARS, TIMES
 from schemas.record import PUBLIC
+
+_EXPIRES: Final = {"type": ["string", "null"], "format": "date-time", "description": "Never when null."}
 
 
 def document(version: str) -> dict[str, Any]:
@@ -54,13 +56,14 @@ def _schemas() -> dict[str, Any]:
         "ReportRequest": _report_request(),
         "Credential": o.object_of({
             "key": o.TEXT, "account_id": o.TEXT, "parent_id": o.TEXT, "scopes": o.list_of(o.TEXT),
-            "created_at": o.INSTANT, "revoked": o.FLAG,
+            "created_at": o.INSTANT, "expires_at": _EXPIRES, "revoked": o.FLAG,
         }),
         "CredentialRequest": {
             "type": "object", "additionalProperties": False, "required": ["account_id"],
             "properties": {
                 "account_id": {"type": "string", "minLength": 1, "maxLength": 128}, "parent_id": o.TEXT, "key": o.TEXT,
                 "scopes": o.list_of({"enum": list(auth.SCOPES)}),
+                "expires_at": {"type": "string", "description": "An instant of RFC 3339 or a day; never when absent."},
             },
         },
         **openapi_operator.schemas(),
@@ -156,7 +159,7 @@ def _paths() -> dict[str, Any]:
 def _credential_paths() -> dict[str, Any]:
     """The operator's alone."""
     texts = dict.fromkeys(("account_id", "key", "secret", "bearer"), o.TEXT)
-    made = o.body({**texts, "scopes": o.list_of(o.TEXT)})
+    made = o.body({**texts, "scopes": o.list_of(o.TEXT), "expires_at": _EXPIRES})
     ended = o.body({"key": o.TEXT, "revoked": o.FLAG})
     return {
         "/mdr/credentials": {

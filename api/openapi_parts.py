@@ -35,7 +35,7 @@ def post(summary: str, body: str, schema: dict[str, Any], status: int, *more: in
     content = {"application/json": {"schema": ref(body)}}
     return {
         "summary": summary, "requestBody": {"required": True, "content": content},
-        "responses": responses(status, schema, 413, *more),
+        "responses": responses(status, schema, 413, 415, *more),
     }  # fmt: skip
 
 

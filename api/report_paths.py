@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from api import files, reports
+from api import auth, files, reports
 from api.http import Answer, Call, Context, Refusal, json_answer, json_body, segment, single
 from api.native import filters_of, span_of
 from api.reports import Report
@@ -74,7 +74,7 @@ def link(call: Call, context: Context, report: Report) -> str | None:
     """The link to a finished report's file; None when there is none."""
     if report.at(call.now_ms).status != reports.COMPLETE:
         return None
-    return f"{call.base_url}/mdr/files/{segment(context.shelf.token(report, call.caller.key, call.now_ms))}"
+    return f"{call.base_url}/mdr/files/{segment(context.shelf.token(report, call.caller, call.now_ms))}"
 
 
 def download(call: Call, context: Context) -> Answer:
@@ -83,8 +83,8 @@ def download(call: Call, context: Context) -> Answer:
     opened = context.shelf.opened(call.names["token"], call.now_ms)
     if opened is None:
         raise gone
-    report_id, key = opened
-    report, caller = reports.stored(context.client, report_id), context.still_valid(key)
+    report = reports.stored(context.client, opened.report_id)
+    caller = auth.OPERATOR(opened.key) if opened.is_operator else context.still_valid(opened.key)
     if report is None or caller is None or not caller.may_read or not reports.may_see(caller, report):
         raise gone
     path = context.shelf.path(report)

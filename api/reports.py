@@ -6,18 +6,14 @@ fetched with a link that needs no credential, that nobody can guess, and that en
 
 # ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
 
-import hashlib
-import hmac
-import os
-import secrets
 import uuid
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
 
-from api import query
+from api import query, seals
 from api.auth import Caller
 from api.query import Client, Range, Scope
 from api.where import Binder, Condition, dump, load
@@ -32,6 +28,7 @@ EXPIRED: Final = "expired"
 UNFINISHED_MAX: Final = 5
 KEPT_MAX: Final = 1_000
 LINK_S: Final = 900
+_PURPOSE: Final = "report link"
 DAY_MS: Final = 86_400_000
 _DELETED: Final = 1 << 62
 _COLUMNS: Final = (
@@ -222,13 +219,21 @@ def shown(report: Report, link: str | None) -> dict[str, Any]:
 # ---- files and links -------------------------------------------------------------------------------------------
 
 
+class Link(NamedTuple):
+    """What a link to a file is for, and whose it is."""
+
+    report_id: str
+    key: str
+    is_operator: bool
+
+
 class Shelf:
-    """The directory of finished files and the key of their links; processes that share it serve each other's."""
+    """The directory of finished files and the seals of their links; processes that share it serve each other's."""
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir / "reports"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._secret = self._load_secret()
+        self._seals = seals.load(data_dir)
 
     def path(self, report: Report) -> Path:
         """Where a report's file is, or will be."""
@@ -238,37 +243,15 @@ class Shelf:
         """Removes a report's file, if there is one."""
         self.path(report).unlink(missing_ok=True)
 
-    def token(self, report: Report, key: str, now_ms: int) -> str:
-        """The secret part of a link, made for one credential."""
-        until_s = min(now_ms // 1000 + LINK_S, report.expires_ms // 1000)
-        text = f"{report.report_id}.{key}.{until_s}"
-        return f"{text}.{self._sign(text)}"
+    def token(self, report: Report, caller: Caller, now_ms: int) -> str:
+        """The secret part of a link, made for one caller."""
+        until_ms = min(now_ms + LINK_S * 1000, report.expires_ms)
+        return self._seals.seal(_PURPOSE, [report.report_id, caller.key, caller.is_operator, until_ms], now_ms)
 
-    def opened(self, token: str, now_ms: int) -> tuple[str, str] | None:
-        """The report id and the key of a link; None when it is forged or its time is over."""
-        text, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(self._sign(text).encode(), signature.encode("utf-8", "surrogateescape")):
+    def opened(self, token: str, now_ms: int) -> Link | None:
+        """What a link is for and whose it is; None when it is forged or its time is over."""
+        found = self._seals.opened(_PURPOSE, token, now_ms, LINK_S)
+        if found is None:
             return None
-        report_id, key, until_s = text.split(".")
-        return (report_id, key) if now_ms < int(until_s) * 1000 else None
-
-    def key_for(self, purpose: str) -> bytes:
-        """A secret key of its own for another purpose; processes that share the directory have the same."""
-        return hmac.digest(self._secret, purpose.encode(), "sha256")
-
-    def _sign(self, text: str) -> str:
-        return hmac.new(self._secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
-
-    def _load_secret(self) -> bytes:
-        path = self.folder / "links.key"
-        draft = self.folder / f"links.{secrets.token_hex(8)}"
-        draft.touch(mode=0o600)
-        draft.write_bytes(secrets.token_bytes(32))
-        try:
-            # Linking never replaces: of processes that start together, one makes the key and all read the same.
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        return path.read_bytes()
+        report_id, key, is_operator, until_ms = found.value
+        return Link(report_id, key, is_operator) if now_ms < until_ms else None

@@ -119,16 +119,21 @@ def fill(store: Store, plan: Plan, until_ms: int | None = None) -> Filled:
     return Filled(store, flow, expected(log), now_ms)
 
 
-@contextmanager
-def served(url: str, data_dir: Path, clock: Clock, **options: Any) -> Iterator[TestClient[Any]]:
-    """The application upon a store, asked in-process."""
+def config_of(url: str, data_dir: Path, clock: Clock, **options: Any) -> AppConfig:
+    """An application's configuration upon a store."""
     given: dict[str, Any] = {
         "connect": lambda: connect(url), "data_dir": data_dir, "operator": OPERATOR,
         "http_url": "http://testserver.local", "clock_ms": clock, "fold": fold, "requests_per_s": 1e6,
         "burst": 1_000_000,
     }  # fmt: skip
-    config = AppConfig(**given | options)
-    with TestClient(create_app(config), raise_server_exceptions=False, base_url="http://testserver.local") as client:
+    return AppConfig(**given | options)
+
+
+@contextmanager
+def served(url: str, data_dir: Path, clock: Clock, **options: Any) -> Iterator[TestClient[Any]]:
+    """The application upon a store, asked in-process."""
+    made = create_app(config_of(url, data_dir, clock, **options))
+    with TestClient(made, raise_server_exceptions=False, base_url="http://testserver.local") as client:
         yield client
 
 

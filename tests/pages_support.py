@@ -129,6 +129,26 @@ class Browser:
 
     cookie = ""
 
+    @classmethod
+    def with_cookie(cls, client: TestClient[Any], cookie: str) -> Browser:
+        """A browser that was given a cookie from elsewhere."""
+        browser = cls.__new__(cls)
+        browser.client, browser.cookie = client, cookie
+        return browser
+
+    def use(self, path: str) -> None:
+        """Ask for a page, and keep the cookie that comes with it."""
+        self.client.cookies.clear()
+        answer = self.client.get(path, headers={"Cookie": self.cookie})
+        assert answer.status_code == 200 and "set-cookie" in answer.headers, answer.text
+        self.cookie = answer.headers["set-cookie"].partition(";")[0]
+
+    def refresh(self, path: str) -> httpx.Response:
+        """What answers a page's own script, which asks without anybody there."""
+        self.client.cookies.clear()
+        headers = {"Cookie": self.cookie, "X-MDR-Refresh": "1"}
+        return self.client.get(path, headers=headers, follow_redirects=False)
+
     def get(self, path: str, status: int = 200) -> str:
         """A page's text; the status must be the one said."""
         self.client.cookies.clear()

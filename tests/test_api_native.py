@@ -288,7 +288,8 @@ def test_unknown_paths_methods_and_large_bodies_are_problems(operator: Asker) ->
         ("POST", "/mdr/reports", b"{", 400),
         ("POST", "/mdr/reports", b"[]", 400),
     ):
-        response = operator.client.request(method, path, headers=operator.headers, content=body)
+        headers = operator.headers | {"Content-Type": "application/json"}
+        response = operator.client.request(method, path, headers=headers, content=body)
         assert response.status_code == status, path
         assert response.headers["content-type"] == "application/problem+json" and response.json()["status"] == status
 

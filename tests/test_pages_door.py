@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html as escapes
 import re
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from urllib.parse import quote
 import pytest
 from litestar.testing import TestClient
 
-from api import auth
-from api.pages import html
-from tests.api_support import OPERATOR, Clock, Filled, served
+from api import auth, query, seals, sessions
+from api.app import create_app
+from api.pages import html, session
+from tests.api_support import OPERATOR, Clock, Filled, basic, config_of, served
 from tests.pages_support import ALL, HOSTILE, LETTER, NOW_MS, ORIGIN, Browser, Letters, Watch, filled_store
 
 
@@ -33,10 +35,15 @@ def letters() -> Letters:
 
 
 @pytest.fixture(scope="module")
-def http(filled: Filled, letters: Letters, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient[Any]]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def http(filled: Filled, letters: Letters, home: Path) -> Iterator[TestClient[Any]]:
     """The application upon that store."""
-    data = tmp_path_factory.mktemp("data")
-    with served(filled.store.url, data, Clock(NOW_MS), lag=Watch(), letters=letters) as client:
+    with served(filled.store.url, home, Clock(NOW_MS), lag=Watch(), letters=letters) as client:
         yield client
 
 
@@ -60,6 +67,7 @@ def tenant(http: TestClient[Any], filled: Filled, accounts: tuple[str, str]) -> 
     return Browser(http, issued.key, issued.secret)
 
 
+MINUTE_MS = 60_000
 PAGES = ["/ui/flow", ALL, "/ui/records?range=30d&direction=outbound", "/ui/messages", "/ui/reports", "/ui/dead-letters",
          f"/ui/messages/{quote(HOSTILE, safe='')}", "/ui/messages/unknown", "/ui/dead-letters/mdr.dead-letters%3A0%3A7"]  # fmt: skip
 
@@ -85,9 +93,26 @@ def test_basic_authentication_does_not_open_pages(http: TestClient[Any]) -> None
 
 def test_the_cookie_is_bound(operator: Browser) -> None:
     """The session cookie is out of reach of scripts and other sites, ends by itself and holds no secret."""
-    for part in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=43200"):
+    for part in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=3600"):
         assert part in operator.set_cookie
-    assert OPERATOR[1] not in operator.set_cookie and "mdr_session_80=" in operator.set_cookie
+    assert OPERATOR[1] not in operator.set_cookie and operator.set_cookie.startswith("mdr_session_80=")
+
+
+def test_over_https_the_cookie_is_the_hosts_alone(filled: Filled, tmp_path: Path) -> None:
+    """Over https the cookie has the prefix `__Host-` and `Secure`, and one without the prefix opens nothing."""
+    config = config_of(filled.store.url, tmp_path, Clock(NOW_MS), lag=Watch())
+    origin = ORIGIN.replace("http:", "https:")
+    with TestClient(create_app(config), base_url=origin) as client:
+        form = dict(zip(("key", "secret"), OPERATOR, strict=True))
+        kept = client.post("/ui/sign-in", data=form, headers={"Origin": origin}, follow_redirects=False)
+        cookie = kept.headers["set-cookie"]
+        assert cookie.startswith("__Host-mdr_session_443=") and "; Secure" in cookie and "Domain" not in cookie
+        client.cookies.clear()
+        name, _, rest = cookie.partition("=")
+        value = rest.partition(";")[0]
+        for given, status in ((name, 200), (name.removeprefix("__Host-"), 303)):
+            answer = client.get("/ui/flow", headers={"Cookie": f"{given}={value}"}, follow_redirects=False)
+            assert answer.status_code == status
 
 
 @pytest.mark.parametrize(("key", "secret"), [("operator", "wrong"), ("nobody", "x"), ("", ""), ("operator", "")])
@@ -97,38 +122,147 @@ def test_a_wrong_secret_stays_outside(http: TestClient[Any], key: str, secret: s
     assert answer.status_code == 403 and "set-cookie" not in answer.headers and "do not belong together" in answer.text
 
 
-def test_a_changed_or_old_cookie_opens_nothing(filled: Filled, operator: Browser, tmp_path: Path) -> None:
-    """A cookie with another key, another end or a broken seal is none; it ends with its time and with the secret."""
+def test_a_changed_cookie_opens_nothing(operator: Browser) -> None:
+    """A cookie with another content, another time or a broken seal is none."""
     name, _, value = operator.cookie.partition("=")
-    key, until, seal = value.split(".")
-    for forged in (
-        f"root.{until}.{seal}",
-        f"{key}.{int(until) + 1}.{seal}",
-        f"{key}.{until}.{seal[:-1]}x",
-        "x",
-        "..",
-        "",
-    ):
-        answer = operator.client.get("/ui/flow", headers={"Cookie": f"{name}={forged}"}, follow_redirects=False)
-        assert answer.status_code == 303, forged
+    content, at, seal = value.rsplit(".", 2)
+    later = base64.urlsafe_b64encode((NOW_MS // 1000 + 9).to_bytes(4, "big")).decode().rstrip("=")
+    forged = (f"{content}x.{at}.{seal}", f"{content}.{later}.{seal}", f"{content}.{at}.{seal[:-1]}_", "x", "..", "")
+    for one in forged:
+        answer = operator.client.get("/ui/flow", headers={"Cookie": f"{name}={one}"}, follow_redirects=False)
+        assert answer.status_code == 303, one
+
+
+def test_a_seal_of_another_purpose_is_no_session(filled: Filled, tmp_path: Path) -> None:
+    """A link to a report, sealed with the same keys, signs nobody in."""
+    with served(filled.store.url, tmp_path, Clock(NOW_MS), lag=Watch()) as client:
+        for purpose, status in (("session", 200), ("report link", 303)):
+            browser = Browser(client, *OPERATOR)
+            mine = session.opened(seals.load(tmp_path), browser.cookie.partition("=")[2], NOW_MS)
+            assert mine is not None
+            sealed = seals.load(tmp_path).seal(purpose, list(mine.session), NOW_MS)
+            browser.cookie = f"mdr_session_80={sealed}"
+            browser.get("/ui/flow", status)
+
+
+def test_an_idle_session_ends(filled: Filled, tmp_path: Path, accounts: tuple[str, str]) -> None:
+    """An hour without a page asked for ends a session; pages keep it alive, a page that refreshes itself does not."""
+    clock = Clock(NOW_MS)
+    issued = auth.add_credential(filled.store.client, accounts[0])
+    with served(filled.store.url, tmp_path, clock, lag=Watch()) as client:
+        for credential, path in ((OPERATOR, "/ui/flow"), ((issued.key, issued.secret), ALL)):
+            browser = Browser(client, *credential)
+            for _ in range(3):
+                clock.now_ms += 59 * MINUTE_MS
+                browser.use(path)
+            for _ in range(2):
+                clock.now_ms += 29 * MINUTE_MS
+                assert "set-cookie" not in browser.refresh(path).headers
+            clock.now_ms += 2 * MINUTE_MS
+            browser.get(path, 303)
+
+
+def test_a_session_ends_after_twelve_hours(filled: Filled, tmp_path: Path) -> None:
+    """However much it is used, a session has an end."""
     clock = Clock(NOW_MS)
     with served(filled.store.url, tmp_path, clock, lag=Watch()) as client:
         browser = Browser(client, *OPERATOR)
-        browser.get("/ui/flow")
-        clock.now_ms += 12 * 3_600_000
-        browser.get("/ui/flow", 303)
-    with served(filled.store.url, tmp_path, Clock(NOW_MS), operator=("operator", "another")) as client:
-        browser.client = client
+        for _ in range(23):
+            clock.now_ms += 30 * MINUTE_MS
+            browser.use("/ui/flow")
+        clock.now_ms += 30 * MINUTE_MS
         browser.get("/ui/flow", 303)
 
 
-def test_a_revoked_key_is_out_at_once(http: TestClient[Any], filled: Filled, accounts: tuple[str, str]) -> None:
-    """A session ends with the key it began with."""
+def test_a_revoked_or_expired_key_is_out_at_once(filled: Filled, tmp_path: Path, accounts: tuple[str, str]) -> None:
+    """A session ends with the key it began with, whether that is revoked or expires."""
+    clock = Clock(NOW_MS)
+    revoked = auth.add_credential(filled.store.client, accounts[0])
+    expiring = auth.add_credential(filled.store.client, accounts[0], expires_ms=NOW_MS + 5)
+    with served(filled.store.url, tmp_path, clock) as client:
+        browsers = [Browser(client, issued.key, issued.secret) for issued in (revoked, expiring)]
+        for browser in browsers:
+            browser.get(ALL)
+        auth.revoke(filled.store.client, revoked.key)
+        clock.now_ms += 5
+        for browser in browsers:
+            browser.get(ALL, 303)
+        form = {"key": expiring.key, "secret": expiring.secret}
+        assert client.post("/ui/sign-in", data=form, headers={"Origin": ORIGIN}).status_code == 403
+
+
+def test_signing_out_ends_the_session_everywhere(filled: Filled, tmp_path: Path, accounts: tuple[str, str]) -> None:
+    """A cookie that was copied before is dead after signing out: in this process, in another, and after a restart."""
+    issued = auth.add_credential(filled.store.client, accounts[0])
+    with served(filled.store.url, tmp_path, Clock(NOW_MS)) as one, served(filled.store.url, tmp_path, Clock(NOW_MS)) as two:
+        thief, other = Browser(one, issued.key, issued.secret), Browser(one, issued.key, issued.secret)
+        leaver, elsewhere = Browser.with_cookie(one, thief.cookie), Browser.with_cookie(two, thief.cookie)
+        for browser in (thief, elsewhere, other):
+            browser.get(ALL)
+        assert "Max-Age=0" in leaver.post("/ui/sign-out").headers["set-cookie"]
+        for browser in (thief, elsewhere):
+            browser.get(ALL, 303)
+        other.get(ALL)
+    with served(filled.store.url, tmp_path, Clock(NOW_MS)) as again:
+        Browser.with_cookie(again, thief.cookie).get(ALL, 303)
+        Browser.with_cookie(again, other.cookie).get(ALL)
+
+
+def test_the_operators_session_is_one_processs(filled: Filled, tmp_path: Path) -> None:
+    """The operator's session ends by signing out, and with the process that it began in, whoever copied its cookie."""
+    with served(filled.store.url, tmp_path, Clock(NOW_MS), lag=Watch()) as client:
+        browser, kept = Browser(client, *OPERATOR), Browser(client, *OPERATOR)
+        browser.post("/ui/sign-out")
+        browser.get("/ui/flow", 303)
+        kept.get("/ui/flow")
+    with served(filled.store.url, tmp_path, Clock(NOW_MS), lag=Watch()) as client:
+        Browser.with_cookie(client, kept.cookie).get("/ui/flow", 303)
+
+
+def test_signing_in_again_ends_the_session_before(http: TestClient[Any], filled: Filled, accounts: tuple[str, str]) -> None:
+    """Whoever signs in anew gets another session, and the one that the browser had is dead."""
     issued = auth.add_credential(filled.store.client, accounts[0])
     browser = Browser(http, issued.key, issued.secret)
-    browser.get(ALL)
-    auth.revoke(filled.store.client, issued.key)
-    browser.get(ALL, 303)
+    before = Browser.with_cookie(http, browser.cookie)
+    assert browser.post("/ui/sign-in", key=issued.key, secret=issued.secret).status_code == 303
+    before.get(ALL, 303)
+
+
+def test_a_key_has_a_bounded_number_of_sessions(filled: Filled, tmp_path: Path, accounts: tuple[str, str]) -> None:
+    """One session more than a key may have ends the oldest; the operator's are bounded too."""
+    issued, clock = auth.add_credential(filled.store.client, accounts[0]), Clock(NOW_MS)
+    with served(filled.store.url, tmp_path, clock, lag=Watch()) as http:
+        for credential, path in (((issued.key, issued.secret), ALL), (OPERATOR, "/ui/flow")):
+            browsers = []
+            for _ in range(sessions.LIVE_MAX + 1):
+                clock.now_ms += 1
+                browsers.append(Browser(http, *credential))
+            found = [http.get(path, headers={"Cookie": b.cookie}, follow_redirects=False).status_code for b in browsers]
+            assert found == [303] + [200] * sessions.LIVE_MAX
+
+
+@pytest.mark.parametrize("name", ["operator", "Operator", "OPERATOR"])
+def test_no_stored_key_is_the_operator(
+    http: TestClient[Any], home: Path, filled: Filled, accounts: tuple[str, str], name: str
+) -> None:
+    """No key of the operator's name is made, and one that an older version stored opens nothing, but can be revoked."""
+    client = filled.store.client
+    with pytest.raises(auth.AccessError, match="operator is no name for a key"):
+        auth.add_credential(client, accounts[0], key=name)
+    values = {"key": (name, "String"), "account_id": (accounts[0], "String"), "version": (1, "UInt64"),
+              "secret_hash": (auth._hash("s"), "String"), "scopes": (list(auth.SCOPES), "Array(String)")}  # fmt: skip
+    query.write(client, "credentials", values)
+    form = {"key": name, "secret": "s"}
+    assert http.post("/ui/sign-in", data=form, headers={"Origin": ORIGIN}).status_code == 403
+    for path in ("/mdr/records", "/mdr/lag", "/mdr/credentials"):
+        assert http.get(path, headers=basic(name, "s")).status_code == 401
+    # Nor does a session, were there one of that key.
+    made = session.begun(session.KEY, name, NOW_MS)
+    sessions.begin(client, name, made.session_id, NOW_MS)
+    browser = Browser.with_cookie(http, f"mdr_session_80={session.sealed(seals.load(home), made, NOW_MS)}")
+    for path in ("/ui/flow", ALL):
+        browser.get(path, 303)
+    assert auth.revoke(client, name) and not auth.revoke(client, name)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +284,6 @@ def test_a_post_from_elsewhere_is_refused(operator: Browser, letters: Letters, p
     before = len(letters.asked)
     assert operator.post(path, origin, key=OPERATOR[0], secret=OPERATOR[1], format="csv").status_code == 403
     assert len(letters.asked) == before
-
-
-def test_signing_out_ends_the_session_in_the_browser(operator: Browser) -> None:
-    """The cookie is taken back."""
-    answer = operator.post("/ui/sign-out")
-    assert answer.status_code == 303 and "Max-Age=0" in answer.headers["set-cookie"]
 
 
 def test_the_root_leads_to_the_pages(http: TestClient[Any]) -> None:

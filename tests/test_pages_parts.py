@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api import story
-from api.pages import charts, copies, flow, letters, mask, message, records, session, words
+from api.pages import charts, copies, flow, letters, mask, message, records, words
 from api.where import EVERYTHING, Every, Is, Range, Scope
 from schemas.times import format_rfc3339
 
@@ -144,18 +144,6 @@ def test_commands_survive_the_shell() -> None:
     assert curl[:3] == ["curl", "-u", "$MDR_KEY:$MDR_SECRET"] and curl[3].startswith(
         "http://127.0.0.1:8080/mdr/records?"
     )
-
-
-@given(st.text(max_size=60), st.binary(min_size=1, max_size=32))
-def test_no_text_is_a_cookie_of_ours(text: str, key: bytes) -> None:
-    """Whatever a cookie holds, only what the seal made opens, only with its key and only in its time."""
-    seal = session.Seal(key, ("operator", "secret"))
-    assert seal.key_in(text, 0) is None
-    made = seal.made("a.b", 1_000)
-    assert seal.key_in(made, 1_000) == "a.b" and seal.key_in(made, 1_000 + 12 * HOUR) is None
-    assert session.Seal(key + b"x", None).key_in(made, 1_000) is None
-    other = session.Seal(key, ("operator", "another"))
-    assert other.key_in(seal.made("operator", 0), 0) is None and other.key_in(made, 1_000) == "a.b"
 
 
 def test_a_lane_tells_the_worst_of_its_partitions() -> None:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from api.http import Answer, Call, Context, Handler, Refusal, parse_query
 from api.lag import LagSource
-from api.pages.session import Seal
+from api.seals import Seals
+from api.sessions import OperatorSessions
 from schemas import exact_json
 
 T = TypeVar("T")
@@ -19,7 +20,8 @@ class Desk(Protocol):
     """What a page is given besides its call."""
 
     operator: tuple[str, str] | None
-    seal: Seal
+    seals: Seals
+    operator_sessions: OperatorSessions
     lag: LagSource | None
 
     def wait_s(self, key: str, now_ms: int) -> int:

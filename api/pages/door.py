@@ -1,12 +1,13 @@
 """Coming in and going out: the sign-in page, the session, the files every page needs."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
-from api import auth
-from api.http import Answer, Call, Refusal
+from api import auth, sessions
+from api.http import Answer, Call, Context, Refusal
 from api.pages import html, session
 from api.pages.desk import Desk, form_of
+from api.pages.session import Seen
 
 _HOME = "/ui/flow"
 
@@ -27,43 +28,93 @@ async def sign_in_page(call: Call, desk: Desk) -> Answer:
 
 
 async def sign_in(call: Call, desk: Desk) -> Answer:
-    """Checks a key and its secret and begins a session."""
-    session.refuse_foreign(call)
+    """Check a key and its secret and begin a session; the one before ends."""
     form = form_of(call)
     pair = (form.get("key", "").strip(), form.get("secret", "").strip())
-    caller = await _identified(desk, pair)
+    caller = await _identified(call, desk, pair)
     if caller is None:
         return _asking(call, form.get("next", ""), pair[0], "This key and secret do not belong together.")
     if not caller.may_read:
         return _asking(call, form.get("next", ""), pair[0], "This key may not read records: its scopes lack sms.read.")
-    cookie = session.set_cookie(call, desk.seal.made(caller.key, call.now_ms))
+    await _end(call, desk)
+    cookie = session.set_cookie(call, await _begun(call, desk, caller))
     home = _HOME if caller.is_operator else "/ui/records?range=24h&include=pending"
     return html.redirect(session.safe_next(form.get("next", ""), home), cookie)
 
 
 async def sign_out(call: Call, desk: Desk) -> Answer:
-    """Ends the session in this browser."""
-    session.refuse_foreign(call)
+    """End the session, here and on the server."""
+    await _end(call, desk)
     return html.redirect("/ui/sign-in", session.set_cookie(call, ""))
 
 
-async def _identified(desk: Desk, pair: tuple[str, str]) -> auth.Caller | None:
+async def _identified(call: Call, desk: Desk, pair: tuple[str, str]) -> auth.Caller | None:
     # The operator comes in also while the store is away, to see that it is.
     if desk.operator is not None and (caller := auth.as_operator(pair, desk.operator)):
         return caller
-    return await desk.read(lambda context: auth.identify(context.client, pair, None))
+    return await desk.read(lambda context: auth.identify(context.client, pair, None, call.now_ms))
 
 
-async def signed_in(call: Call, desk: Desk) -> auth.Caller | None:
-    """Whoever the session of a request belongs to, if it still may read."""
-    value = session.cookie_of(call)
-    key = desk.seal.key_in(value, call.now_ms) if value else None
-    if key is None:
+async def _begun(call: Call, desk: Desk, caller: auth.Caller) -> str:
+    """Begin a session; return its cookie's value."""
+    kind = session.OPERATOR if caller.is_operator else session.KEY
+    made = session.begun(kind, caller.key, call.now_ms)
+    if caller.is_operator:
+        desk.operator_sessions.begin(made.session_id)
+    else:
+        await desk.read(lambda context: sessions.begin(context.client, made.key, made.session_id, call.now_ms))
+    return session.sealed(desk.seals, made, call.now_ms)
+
+
+async def _end(call: Call, desk: Desk) -> None:
+    seen = _seen(call, desk)
+    if seen is None:
+        return
+    _, key, session_id, _ = seen.session
+    if seen.session.kind == session.OPERATOR:
+        desk.operator_sessions.end(session_id)
+    else:
+        await desk.read(lambda context: sessions.end(context.client, key, session_id))
+
+
+class SignedIn(NamedTuple):
+    """Who is signed in, and the session that says so."""
+
+    caller: auth.Caller
+    seen: Seen
+
+
+async def signed_in(call: Call, desk: Desk) -> SignedIn | None:
+    """Return whoever the session of a request belongs to, if it lives and its key still may read."""
+    seen = _seen(call, desk)
+    if seen is None:
         return None
-    if desk.operator is not None and key == desk.operator[0]:
-        return auth.OPERATOR(key)
-    caller = await desk.read(lambda context: context.still_valid(key))
-    return caller if caller is not None and caller.may_read else None
+    caller = await _caller(desk, seen)
+    return SignedIn(caller, seen) if caller is not None and caller.may_read else None
+
+
+async def _caller(desk: Desk, seen: Seen) -> auth.Caller | None:
+    kind, key, session_id, _ = seen.session
+    if kind == session.OPERATOR:
+        return auth.OPERATOR(key) if desk.operator_sessions.is_live(session_id) else None
+
+    def live(context: Context) -> auth.Caller | None:
+        return context.still_valid(key) if sessions.is_live(context.client, key, session_id) else None
+
+    return await desk.read(live)
+
+
+def _seen(call: Call, desk: Desk) -> Seen | None:
+    value = session.cookie_of(call)
+    return session.opened(desk.seals, value, call.now_ms) if value else None
+
+
+def kept_alive(call: Call, desk: Desk, seen: Seen, answer: Answer) -> Answer:
+    """Return an answer that also says that the session was used now."""
+    if "Set-Cookie" in answer.headers or not session.is_used(call, seen):
+        return answer
+    cookie = session.set_cookie(call, session.sealed(desk.seals, seen.session, call.now_ms))
+    return answer._replace(headers=answer.headers | cookie)
 
 
 def _asking(call: Call, where: str, key: str = "", wrong: str = "") -> Answer:

@@ -11,7 +11,7 @@ import orjson
 
 from api import dead_letters
 from api.http import Answer, Call, Refusal, segment, with_query
-from api.pages import html, session
+from api.pages import html
 from api.pages.desk import Desk, form_of, native
 
 PATH: Final = "/ui/dead-letters"
@@ -63,7 +63,6 @@ async def value(call: Call, desk: Desk) -> Answer:
 
 async def redrive(call: Call, desk: Desk) -> Answer:
     """A dry run, or the redrive it leads to; the form says which letters."""
-    session.refuse_foreign(call)
     form = form_of(call)
     body, is_dry = body_of(form), form.get("do") != "redrive"
     try:

@@ -8,7 +8,7 @@ import orjson
 
 from api import files, report_paths, reports
 from api.http import Answer, Call, Context, Refusal
-from api.pages import html, session
+from api.pages import html
 from api.pages.desk import Desk, form_of, native
 from api.pages.records import RANGES, instant
 from schemas.times import format_rfc3339
@@ -26,7 +26,6 @@ async def page(call: Call, desk: Desk) -> Answer:
 
 async def create(call: Call, desk: Desk) -> Answer:
     """Asks for a report; what is wrong with the request is told above the form."""
-    session.refuse_foreign(call)
     form = form_of(call)
     try:
         body = orjson.dumps(body_of(form, call.now_ms))
@@ -38,7 +37,6 @@ async def create(call: Call, desk: Desk) -> Answer:
 
 async def delete(call: Call, desk: Desk) -> Answer:
     """Deletes a report and its file."""
-    session.refuse_foreign(call)
     await desk.read(native, report_paths.delete, call)
     return html.redirect(PATH)
 
@@ -84,5 +82,5 @@ def _file(context: Context, call: Call) -> Answer:
     report = reports.find(context.client, call.caller, call.names["report_id"])
     if report is None:
         raise Refusal(404, "there is no such report")
-    token = context.shelf.token(report, call.caller.key, call.now_ms)
+    token = context.shelf.token(report, call.caller, call.now_ms)
     return report_paths.download(call._replace(names={"token": token}), context)

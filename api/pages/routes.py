@@ -1,12 +1,13 @@
 """Every page, and how one is answered: who is signed in, what went wrong, always as a page."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import quote
 
 from api import query
 from api.http import Answer, Call, Refusal, with_query
-from api.pages import door, flow, html, letters, message, records, reports
+from api.pages import door, flow, html, letters, message, records, reports, session
 from api.pages.desk import Desk, Page
 
 log = logging.getLogger(__name__)
@@ -34,17 +35,13 @@ PAGES: Final = (
 
 
 async def answer(page: Page, call: Call, desk: Desk) -> Answer:
-    """The answer of a page; whoever is not signed in is sent to the door."""
+    """Return the answer of a page; whoever is not signed in is sent to the door, and no foreign form is taken."""
+    return await _faced(page, call, desk, _public if page.is_public else _private)
+
+
+async def _faced(page: Page, call: Call, desk: Desk, work: Callable[[Page, Call, Desk], Awaitable[Answer]]) -> Answer:
     try:
-        if not page.is_public:
-            caller = await door.signed_in(call, desk)
-            if caller is None:
-                return _to_the_door(call)
-            call = call._replace(caller=caller)
-            _refuse_too_many(call, desk)
-            if page.operator_only:
-                door.refuse_unless_operator(call)
-        return await page.handler(call, desk)
+        return await work(page, call, desk)
     except Refusal as refusal:
         return html.face(refusal, call)
     except query.QueryError as e:
@@ -53,6 +50,32 @@ async def answer(page: Page, call: Call, desk: Desk) -> Answer:
     except Exception:
         log.exception("%s %s failed", page.method, page.path)
         return html.face(Refusal(500, "the page could not be made; the log says why"), call)
+
+
+async def _public(page: Page, call: Call, desk: Desk) -> Answer:
+    _refuse_foreign(page, call)
+    return await page.handler(call, desk)
+
+
+async def _private(page: Page, call: Call, desk: Desk) -> Answer:
+    _refuse_foreign(page, call)
+    known = await door.signed_in(call, desk)
+    if known is None:
+        return _to_the_door(call)
+    answer = await _faced(page, call._replace(caller=known.caller), desk, _admitted)
+    return door.kept_alive(call, desk, known.seen, answer)
+
+
+async def _admitted(page: Page, call: Call, desk: Desk) -> Answer:
+    _refuse_too_many(call, desk)
+    if page.operator_only:
+        door.refuse_unless_operator(call)
+    return await page.handler(call, desk)
+
+
+def _refuse_foreign(page: Page, call: Call) -> None:
+    if page.method != "GET":
+        session.refuse_foreign(call)
 
 
 def _refuse_too_many(call: Call, desk: Desk) -> None:

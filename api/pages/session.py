@@ -1,57 +1,82 @@
-"""Who is signed in: a sealed cookie that only this server can write, and the rule against forged posts.
+"""The session cookie: a sealed text that only this server can write, and the rules that bind it.
 
-The cookie names a key and when the session ends; it holds no secret of the credential. The operator's sessions end with
-the secret they began with, which is another at each start; other keys are looked up at every request, so that a revoked
-one is out at once.
+It holds the kind of who signed in (operator or key), which key, the session's id and when it began; no secret. Who
+somebody is stands in there, and no comparison of names decides it. The session itself lives on the server
+(`api.sessions`); the cookie tells when it was last used.
 """
 
-import hashlib
-import hmac
+import secrets
 from http.cookies import CookieError, SimpleCookie
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from api.http import Call, Refusal
+from api.seals import Seals
 
 HOURS: Final = 12
+IDLE_MINUTES: Final = 60
+OPERATOR: Final = "operator"
+KEY: Final = "key"
+_PURPOSE: Final = "session"
 _MS: Final = HOURS * 3_600_000
+# A cookie that is younger is not sealed anew at each page.
+_RESEAL_MS: Final = 60_000
+# What the pages' own script asks without anybody at the screen carries this header: it keeps no session alive.
+REFRESH_HEADER: Final = "x-mdr-refresh"
 
 
-class Seal:
-    """Writes and reads the values of session cookies."""
+class Session(NamedTuple):
+    """Who signed in, by kind and key, and when."""
 
-    def __init__(self, key: bytes, operator: tuple[str, str] | None) -> None:
-        self._key = key
-        self._operator = operator
+    kind: str
+    key: str
+    session_id: str
+    began_ms: int
 
-    def made(self, key: str, now_ms: int) -> str:
-        """The value of a cookie for a credential that was just checked."""
-        text = f"{key}.{now_ms + _MS}"
-        return f"{text}.{self._sign(text, key)}"
 
-    def key_in(self, value: str, now_ms: int) -> str | None:
-        """The key a cookie was made for; None when it is forged or its time is over."""
-        text, _, signature = value.rpartition(".")
-        key, _, until = text.rpartition(".")
-        given = signature.encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(self._sign(text, key).encode(), given):
-            return None
-        return key if now_ms < int(until) else None
+class Seen(NamedTuple):
+    """A session as its cookie tells it, and when it was last used."""
 
-    def _sign(self, text: str, key: str) -> str:
-        bound = self._operator[1] if self._operator and key == self._operator[0] else ""
-        whole = f"{text}\n{hashlib.sha256(bound.encode()).hexdigest()}"
-        return hmac.new(self._key, whole.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+    session: Session
+    seen_ms: int
+
+
+def begun(kind: str, key: str, now_ms: int) -> Session:
+    """Return a new session."""
+    return Session(kind, key, secrets.token_urlsafe(16), now_ms)
+
+
+def sealed(seals: Seals, session: Session, now_ms: int) -> str:
+    """Return the value of a session's cookie, used now."""
+    return seals.seal(_PURPOSE, list(session), now_ms)
+
+
+def opened(seals: Seals, value: str, now_ms: int) -> Seen | None:
+    """Return the session of a cookie's value; None when it is forged, idle for too long or too old."""
+    found = seals.opened(_PURPOSE, value, now_ms, IDLE_MINUTES * 60)
+    if found is None:
+        return None
+    session = Session(*found.value)
+    return Seen(session, found.sealed_ms) if now_ms < session.began_ms + _MS else None
+
+
+def is_used(call: Call, seen: Seen) -> bool:
+    """Tell whether a request keeps its session alive by a new cookie."""
+    return REFRESH_HEADER not in call.headers and call.now_ms - seen.seen_ms >= _RESEAL_MS
 
 
 def cookie_name(call: Call) -> str:
-    """Cookies do not tell ports apart, so the name does: two servers of one machine keep two sessions."""
+    """Return the cookie's name: with its port, as cookies do not tell ports apart.
+
+    Over https it has the prefix `__Host-`, which no other host or path can set; browsers refuse it over plain http.
+    """
     parts = urlsplit(call.base_url)
-    return f"mdr_session_{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    prefix = "__Host-" if parts.scheme == "https" else ""
+    return f"{prefix}mdr_session_{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def cookie_of(call: Call) -> str:
-    """The session cookie a request carries, or `""`."""
+    """Return the value of the session cookie that a request carries, or `""`."""
     try:
         found = SimpleCookie(call.headers.get("cookie", "")).get(cookie_name(call))
     except CookieError:
@@ -60,21 +85,20 @@ def cookie_of(call: Call) -> str:
 
 
 def set_cookie(call: Call, value: str) -> dict[str, str]:
-    """The header that keeps a session, or with `""` ends it."""
+    """Return the header that keeps a session, or with `""` ends it."""
     secure = "; Secure" if call.base_url.startswith("https:") else ""
-    age_s = _MS // 1000 if value else 0
+    age_s = IDLE_MINUTES * 60 if value else 0
     return {
         "Set-Cookie": f"{cookie_name(call)}={value}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict{secure}",
     }
 
 
 def refuse_foreign(call: Call) -> None:
-    """Refuses a post that no page of this very server sent: for a browser other ports are the same site."""
-    origin = call.headers.get("origin", "")
-    if not origin or urlsplit(origin).netloc != urlsplit(call.base_url).netloc:
+    """Refuse a post that no page of this very server sent: for a browser other ports are the same site."""
+    if call.headers.get("origin", "") != call.base_url:
         raise Refusal(403, "the form was not sent from a page of this server")
 
 
 def safe_next(path: str, home: str) -> str:
-    """Where to go after signing in: the page of ours that was asked for, else the first one."""
+    """Return where to go after signing in: the page of ours that was asked for, else the first one."""
     return path if path.startswith("/ui/") and path.isprintable() and "\\" not in path else home

@@ -19,7 +19,7 @@ class PackageClash(Exception):
 
 # What is told in one sentence. By name: most commands never import where most of these are written.
 TOLD: Final = frozenset({
-    "api.auth.AccessError", "api.client.ClientError", "api.http.Refusal", "api.query.QueryError",
+    "api.auth.AccessError", "api.client.ClientError", "api.http.Refusal", "api.query.QueryError", "api.seals.SealError",
     "streams.agents.WorkerStuck", "streams.broker_jars.BrokerError", "streams.cli.PackageClash",
     "streams.demo.DemoFailed", "streams.kafka.KafkaUnavailable", "streams.kafka.TopicsWrong",
     "streams.running.NoBroker", "streams.settings.SettingsError", "streams.store.StoreError",

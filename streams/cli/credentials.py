@@ -9,9 +9,11 @@ import click
 from api import auth
 from api.client import ClientError, HttpClient
 from api.http import segment
+from schemas.times import format_rfc3339
 from streams import settings
 from streams.cli import asking
 from streams.cli.common import cli, err, json_option, print_json, print_table
+from streams.clock import clock_ms
 from streams.settings import Settings
 from streams.store import Store
 
@@ -21,8 +23,8 @@ _PATH = "/mdr/credentials"
 class Keys(Protocol):
     """Where keys are kept; the answers are those of `/mdr/credentials`."""
 
-    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
-        """A new key with its secret."""
+    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...], expires: str) -> dict[str, Any]:
+        """A new key with its secret; `expires` is an instant, a day or `""`."""
         ...
 
     def every(self) -> list[dict[str, Any]]:
@@ -40,10 +42,10 @@ class _Served:
     def __init__(self, client: HttpClient) -> None:
         self._client = client
 
-    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
-        body = {"account_id": account, "parent_id": parent, "key": key, "scopes": list(scopes)}
+    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...], expires: str) -> dict[str, Any]:
+        body = {"account_id": account, "parent_id": parent, "key": key, "scopes": list(scopes), "expires_at": expires}
         told = self._client.send("POST", _PATH, body=body)
-        return {name: told[name] for name in ("account_id", "scopes", "key", "secret", "bearer")}
+        return {name: told[name] for name in ("account_id", "scopes", "expires_at", "key", "secret", "bearer")}
 
     def every(self) -> list[dict[str, Any]]:
         return list(self._client.get(_PATH)["credentials"])
@@ -64,9 +66,11 @@ class _Stored:
     def __init__(self, store: Store) -> None:
         self._client = store.client
 
-    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...]) -> dict[str, Any]:
-        issued = auth.add_credential(self._client, account, parent, key, scopes)
-        return {"account_id": account, "scopes": list(scopes), **issued._asdict()}
+    def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...], expires: str) -> dict[str, Any]:
+        expires_ms = auth.parse_expiry(expires, clock_ms()) if expires else 0
+        issued = auth.add_credential(self._client, account, parent, key, scopes, expires_ms)
+        ends = format_rfc3339(expires_ms) if expires_ms else None
+        return {"account_id": account, "scopes": list(scopes), "expires_at": ends, **issued._asdict()}
 
     def every(self) -> list[dict[str, Any]]:
         return auth.list_credentials(self._client)
@@ -98,11 +102,14 @@ def credentials() -> None:
     "--scope", "scopes", multiple=True, type=click.Choice(auth.SCOPES), default=(auth.READ,), show_default=True,
     help="What the key may do; may be given several times. sms.read_descendant adds the accounts below.",
 )  # fmt: skip
+@click.option("--expires", default="", help="When the key ends: in 90d or 12h, on 2030-01-31; never by default.")
 @json_option
-def add_command(account: str, parent: str, key: str | None, scopes: tuple[str, ...], as_json: bool) -> None:
+def add_command(
+    account: str, parent: str, key: str | None, scopes: tuple[str, ...], expires: str, as_json: bool
+) -> None:
     """Make a key for ACCOUNT, and the account when there is none. The secret is printed this once."""
     with _keys(settings.load()) as keys:
-        made = keys.add(account, parent, key, scopes)
+        made = keys.add(account, parent, key, scopes, _instant(expires))
     if as_json:
         print_json(made)
         return
@@ -112,22 +119,31 @@ def add_command(account: str, parent: str, key: str | None, scopes: tuple[str, .
     err.print("The secret is not kept: this is the only time it is shown.", highlight=False)
 
 
+def _instant(text: str) -> str:
+    """Return an instant for a duration from now; a day or an instant as it is."""
+    try:
+        return format_rfc3339(clock_ms() + settings.parse_duration_ms(text))
+    except (ValueError, OverflowError):
+        return text
+
+
 @credentials.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """Every key, live or revoked; no secrets."""
+    """Every key, live, expired or revoked; no secrets."""
     with _keys(settings.load()) as keys:
         found = keys.every()
     if as_json:
         for line in found:
             print_json(line)
         return
-    print_table(("account", "parent", "key", "scopes", "created", "revoked"), map(_cells, found))
+    print_table(("account", "parent", "key", "scopes", "created", "expires", "revoked"), map(_cells, found))
 
 
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:
     scopes, revoked = " ".join(line["scopes"]), "yes" if line["revoked"] else ""
-    return line["account_id"], line["parent_id"], line["key"], scopes, line["created_at"], revoked
+    created, expires = line["created_at"], line["expires_at"] or "never"
+    return line["account_id"], line["parent_id"], line["key"], scopes, created, expires, revoked
 
 
 @credentials.command("revoke")

@@ -9,7 +9,7 @@ async function refresh() {
   const now = live();
   if (document.hidden || !now || now.contains(document.getSelection()?.anchorNode) && !document.getSelection().isCollapsed) return;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-MDR-Refresh": "1" } });
     if (answer.redirected) return location.reload();
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = next.getElementById("live");
