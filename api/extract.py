@@ -11,16 +11,12 @@ from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 
-from api import query
+from api import formulas, query
 from api.query import BULK_SETTINGS, Client, Key, Range, Scope
 from api.where import EVERYTHING, TYPES, Binder, Condition, condition_sql, range_sql, scope_sql
 
 PIECE_ROWS: Final = 50_000
 _KEY: Final = "account_id, occurred_at, message_id, direction"
-# What a spreadsheet would take for a formula gets a quote before it; a number that was validated as E.164 is none.
-# A function of one argument is decided once for each distinct value of a column with few of them.
-_SAFE: Final = r"replaceRegexpOne({c}, '^([=+\\-@\t\r])', '\'\\1')"
-_SAFE_NUMBER: Final = r"if(match({c}, '^\\+[1-9][0-9]{6,14}$'), {c}, " + _SAFE + ")"
 _TUPLE: Final = (
     "Array(Tuple(event_id String, state String, occurred_at DateTime64(3, \\'UTC\\'), segment UInt8, error_code String,"
     " source String))"
@@ -144,4 +140,4 @@ def _cell_sql(cell: Cell, b: Binder) -> str:
         return f"toJSONString({column})"
     if "String" not in type_:
         return column
-    return (_SAFE_NUMBER if name in ("from_number", "to_number") else _SAFE).replace("{c}", column)
+    return formulas.safe_sql(name)

@@ -10,7 +10,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from streams.settings import Settings
 from streams.simulate import Event, Plan, Truth, events, expected
 from streams.store import Store
 from streams.tables import select_columns
+from streams.terminal import Terminal, err
 
 if TYPE_CHECKING:
     from streams.agents import Worker
@@ -49,7 +49,7 @@ async def run(settings: Settings, messages: int, seed: int) -> None:
         settings, data_dir=home, clickhouse_url=f"chdb://{home / 'chdb'}", kafka="", settling_window_ms=_SETTLING_MS,
         checkpoint_interval_ms=1_000,
     )  # fmt: skip
-    console = Console(stderr=True)
+    console = err
     began = time.monotonic()
     home.mkdir(parents=True, exist_ok=True)
     # The traffic and its truth are made while the broker starts.
@@ -74,10 +74,10 @@ def _make(plan: Plan) -> tuple[list[Event], Truth]:
     return produced, expected(produced)
 
 
-async def _run_traffic(worker: Worker, settings: Settings, produced: list[Event], console: Console) -> None:
+async def _run_traffic(worker: Worker, settings: Settings, produced: list[Event], console: Terminal) -> None:
     bars = Progress(
-        TextColumn("{task.description:>12}"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TimeElapsedColumn(), console=console,
+        TextColumn("{task.description:>12}", markup=False), BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), TimeElapsedColumn(), console=console,
     )  # fmt: skip
     with bars:
         made, read, settled = (bars.add_task(name, total=len(produced)) for name in ("produced", "read", "settled"))
@@ -151,7 +151,7 @@ def comparable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(told: dict[str, Any], truth: Truth, dead: dict[str, int], produced: list[Event], began: float) -> None:
-    out = Console(width=None if sys.stdout.isatty() else 120)
+    out = Terminal(width=None if sys.stdout.isatty() else 120)
     records = told["records"]
     _show_states(out, records)
     _show_timeline(out, max(records, key=lambda r: len(set(r["timeline.state"]))))
@@ -160,7 +160,7 @@ def _show(told: dict[str, Any], truth: Truth, dead: dict[str, int], produced: li
     out.print(f"settled through: {format_rfc3339(told['settled_through'])}")
     wrong = compare(records, truth)
     for sentence in wrong[:10]:
-        out.print(f"  {sentence}", markup=False, highlight=False)
+        out.print(f"  {sentence}")
     right = len(truth.records) - len({w.split(":")[0] for w in wrong})
     out.print(f"{right:,} of {len(truth.records):,} records as expected, from {len(produced):,} events")
     out.print(f"{time.monotonic() - began:.1f} s")
@@ -168,7 +168,7 @@ def _show(told: dict[str, Any], truth: Truth, dead: dict[str, int], produced: li
         raise DemoFailed("what was stored is not what was simulated")
 
 
-def _show_states(out: Console, records: list[dict[str, Any]]) -> None:
+def _show_states(out: Terminal, records: list[dict[str, Any]]) -> None:
     table = Table("direction", "record type", "state", "currency", title="records", title_justify="left")
     for name in ("records", "segments", "amount"):
         table.add_column(name, justify="right")
@@ -182,7 +182,7 @@ def _show_states(out: Console, records: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
-def _show_timeline(out: Console, record: dict[str, Any]) -> None:
+def _show_timeline(out: Terminal, record: dict[str, Any]) -> None:
     title = f"one message: {record['message_id']}, {record['record_type']}, {record['state']}"
     table = Table("at", "after", "state", "segment", "error", "source", title=title, title_justify="left")
     first_ms = record["timeline.occurred_at"][0]
@@ -193,7 +193,7 @@ def _show_timeline(out: Console, record: dict[str, Any]) -> None:
     out.print(table)
 
 
-def _show_dead(out: Console, dead: dict[str, int], truth: Truth) -> None:
+def _show_dead(out: Terminal, dead: dict[str, int], truth: Truth) -> None:
     table = Table("reason", title="dead letters", title_justify="left")
     table.add_column("found", justify="right")
     table.add_column("simulated", justify="right")

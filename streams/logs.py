@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import structlog
 
+from streams.terminal import clean_lines
+
 LINES_PER_MINUTE: Final = 20
 _NUMBER: Final = re.compile(r"(?<![0-9A-Za-z])(\+|%2B)[1-9][0-9]{6,14}(?![0-9])")
 _MASKED: Final = "+***"
@@ -60,8 +62,9 @@ def set_up(level: int = logging.INFO) -> None:
 def handler() -> logging.Handler:
     """Writes lines to stderr as it is now."""
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    last: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    # JSON is ASCII alone.
+    last: list[structlog.types.Processor] = (
+        [_clean, structlog.dev.ConsoleRenderer()] if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]
     )
     made = logging.StreamHandler(sys.stderr)
     made.setFormatter(
@@ -70,11 +73,15 @@ def handler() -> logging.Handler:
                 structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp, structlog.stdlib.ExtraAdder(),
                 structlog.processors.format_exc_info, _mask,
             ],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )  # fmt: skip
     made.addFilter(Rate())
     return made
+
+
+def _clean(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {name: clean_lines(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

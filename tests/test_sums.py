@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from litestar.testing import TestClient
-from rich.console import Console
 
 from api import stats
 from api.client import HttpClient
@@ -25,6 +24,7 @@ from streams import demo
 from streams.fold import columns_of, outbound_row
 from streams.join import Life
 from streams.store import Store, _migrations
+from streams.terminal import Terminal
 from tests.api_support import OPERATOR, Asker, Clock, basic, served
 from tests.entries import NOON_MS, read
 from tests.pages_support import Browser
@@ -113,11 +113,10 @@ def test_currencies_never_share_a_row(empty: Store) -> None:
 
 def test_the_demo_adds_each_currency_by_itself() -> None:
     """The demo's table has a line a currency, its amounts without a float."""
-    out = Console(width=200, record=True, quiet=True)
+    out = Terminal(width=200)
     common = {"direction": "outbound", "record_type": "complete", "state": "delivered", "segments": 1}
     told = [common | {"currency": c, "amount_nanos": n} for c, n in (("USD", 1), ("EUR", 2), ("EUR", 2**63 - 1))]
     with out.capture() as capture:
-        out.quiet = False
         demo._show_states(out, told)
     assert "9223372036.854775809" in capture.get() and " 0.000000001" in capture.get()
 

@@ -2,11 +2,13 @@
 
 import importlib.metadata
 import sys
+import traceback
 from typing import Final, NoReturn
 
 import click
 
 from streams.cli.common import DISTRIBUTION, cli, leave
+from streams.terminal import clean, complain
 
 __all__ = ["cli", "main"]
 
@@ -38,6 +40,7 @@ def _main() -> int:
         code = cli(standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as e:
+        e.message = clean(e.message)
         e.show()
         return e.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -46,9 +49,7 @@ def _main() -> int:
         sys.stderr.close()
         return 1
     except Exception as e:
-        if not _is_told(e):
-            raise
-        click.echo(f"mdr: {e}", err=True)
+        complain(f"mdr: {clean(e)}" if _is_told(e) else "".join(traceback.format_exception(e)).rstrip())
         return 1
 
 

@@ -3,7 +3,8 @@
 import click
 
 from streams import broker, settings
-from streams.cli.common import cli, err, json_option, print_json
+from streams.cli.common import cli, json_option
+from streams.terminal import err, print_json, say
 
 
 @cli.group("broker")
@@ -33,7 +34,7 @@ def broker_stop(as_json: bool) -> None:
     if as_json:
         print_json({"stopped": stopped})
     else:
-        click.echo("stopped" if stopped else "none was running")
+        say("stopped" if stopped else "none was running")
 
 
 @broker_group.command("status")
@@ -45,7 +46,7 @@ def broker_status(as_json: bool) -> None:
         if as_json:
             print_json({"running": False})
         else:
-            click.echo("not running")
+            say("not running")
         raise click.exceptions.Exit(1)
     _tell_broker(found, as_json, "running")
 
@@ -54,4 +55,4 @@ def _tell_broker(found: broker.Broker, as_json: bool, word: str) -> None:
     if as_json:
         print_json({"running": True, "bootstrap": found.bootstrap, "pid": found.pid, "started": found.started})
     else:
-        click.echo(f"{word}: {found.bootstrap} (pid {found.pid})")
+        say(f"{word}: {found.bootstrap} (pid {found.pid})")

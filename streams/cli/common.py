@@ -7,17 +7,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from schemas import exact_json
 from streams import logs
+from streams.terminal import err
 
 DISTRIBUTION: Final = "message-detail-records"
 _THREADS_S_MAX: Final = 0.5
@@ -27,7 +25,6 @@ HOMES: Final = {
     "demo": "run", "lag": "lag", "migrate": "run", "produce": "feed", "query": "query", "settings": "settings",
     "simulate": "feed", "topics": "feed", "trace": "operate", "up": "run", "worker": "run",
 }  # fmt: skip
-err = Console(stderr=True)
 
 
 class _Commands(click.Group):
@@ -84,29 +81,10 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON (lines for lists).")(command)
 
 
-def print_json(value: object) -> None:
-    """One JSON value on a line of its own."""
-    click.echo(exact_json.dumps(value, default=str).decode())
-
-
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table for people."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console().print(table)
-
-
-def console() -> Console:
-    """Where tables go."""
-    # Into a pipe nothing is cut to a width.
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 4_000)
-
-
 def progress_bar() -> Progress:
     """Progress on stderr, gone when it is done."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -12,10 +12,11 @@ from api.http import segment
 from schemas.times import format_rfc3339
 from streams import settings
 from streams.cli import asking
-from streams.cli.common import cli, err, json_option, print_json, print_table
+from streams.cli.common import cli, json_option
 from streams.clock import clock_ms
 from streams.settings import Settings
 from streams.store import Store
+from streams.terminal import err, print_json, print_table, say
 
 _PATH = "/mdr/credentials"
 
@@ -115,8 +116,8 @@ def add_command(
         return
     width = max(map(len, ("account", "key", "secret", "bearer")))
     for name, shown in (("account", "account_id"), ("key", "key"), ("secret", "secret"), ("bearer", "bearer")):
-        click.echo(f"{name:<{width}}  {made[shown]}")
-    err.print("The secret is not kept: this is the only time it is shown.", highlight=False)
+        say(f"{name:<{width}}  {made[shown]}")
+    err.print("The secret is not kept: this is the only time it is shown.")
 
 
 def _instant(text: str) -> str:
@@ -157,4 +158,4 @@ def revoke_command(key: str, as_json: bool) -> None:
     if as_json:
         print_json({"key": key, "revoked": True})
     else:
-        click.echo(f"{key} is revoked")
+        say(f"{key} is revoked")

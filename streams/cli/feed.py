@@ -9,9 +9,10 @@ import orjson
 
 from schemas.events import TOPICS
 from streams import kafka, produce, running, settings, simulate
-from streams.cli.common import cli, err, json_option, print_json, progress_bar, run
+from streams.cli.common import cli, json_option, progress_bar, run
 from streams.clock import clock_ms
 from streams.settings import Settings
+from streams.terminal import err, print_json, say
 
 
 @cli.group()
@@ -28,7 +29,7 @@ def topics_create(as_json: bool) -> None:
     if as_json:
         print_json({"created": created})
     else:
-        click.echo(f"created {', '.join(created)}" if created else "all are there")
+        say(f"created {', '.join(created)}" if created else "all are there")
 
 
 @topics.command("check")
@@ -44,7 +45,8 @@ def topics_check(as_json: bool) -> None:
     if as_json:
         print_json({"partitions": partitions, "wrong": wrong})
     else:
-        click.echo("\n".join(wrong) if wrong else f"fine: {partitions} partitions each")
+        for line in wrong or [f"fine: {partitions} partitions each"]:
+            say(line)
     if wrong:
         raise click.exceptions.Exit(1)
 
@@ -64,12 +66,12 @@ def produce_command(topic: str, file: Any, as_json: bool) -> None:
     bad = [line for line in lines if line.rejected is not None]
     for line in bad:
         assert line.rejected is not None
-        err.print(f"line {line.number}: {line.rejected.reason} {line.rejected.detail}", markup=False, highlight=False)
+        err.print(f"line {line.number}: {line.rejected.reason} {line.rejected.detail}")
     run(_produce(ready, topic, lines))
     if as_json:
         print_json({"produced": len(lines), "invalid": len(bad)})
     else:
-        click.echo(
+        say(
             f"produced {len(lines)} to {ready.topic_prefix}{topic}" + (f", {len(bad)} of them invalid" if bad else "")
         )
     if bad:
@@ -118,7 +120,7 @@ def simulate_command(
     if as_json:
         print_json(told)
     else:
-        click.echo(", ".join(f"{value} {name}" for name, value in told.items()))
+        say(", ".join(f"{value} {name}" for name, value in told.items()))
 
 
 def _past(wanted: Settings, messages: int, seed: int, account: str | None) -> simulate.Plan:

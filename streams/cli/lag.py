@@ -9,16 +9,16 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from api.client import ClientError, HttpClient
 from streams import lag, running, settings
 from streams.cli import operator_file
-from streams.cli.common import cli, console, json_option, print_json, run
+from streams.cli.common import cli, json_option, run
 from streams.clock import clock_ms
 from streams.lag_rules import span
 from streams.settings import Settings
 from streams.store import Store, Unavailable
+from streams.terminal import console, print_json, styled
 
 _WATCH_S = 2.0
 _SECOND_LOOK_S_MAX = 10.0
@@ -116,15 +116,16 @@ class _Asker:
 
 
 def _shown(told: Told) -> Group:
-    colour = _COLOURS[told["status"]]
-    head = Text.assemble((told["status"].replace("_", " "), f"bold {colour}"), f": {told['why']}")
+    status = told["status"].replace("_", " ")
+    head = styled(f"{status}: {told['why']}", "")
+    head.stylize(f"bold {_COLOURS[told['status']]}", 0, len(status))
     settled = "not known" if told["settled_through"] < _NEVER else told["settled_through"]
-    through = Text(f"settled through: {settled}; as of {told['at']}", style="dim")
-    parts: list[RenderableType] = [head, *(Text(sentence, style="red") for sentence in told["trouble"])]
+    through = styled(f"settled through: {settled}; as of {told['at']}", "dim")
+    parts: list[RenderableType] = [head, *(styled(sentence, "red") for sentence in told["trouble"])]
     for rows, table in ((told["agents"], _agents), (told["settling"], _settling)):
         if rows:
-            parts += [Text(""), table(rows)]
-    return Group(*parts, Text(""), through)
+            parts += ["", table(rows)]
+    return Group(*parts, "", through)
 
 
 def _agents(agents: list[Told]) -> Table:
@@ -138,7 +139,7 @@ def _agents(agents: list[Told]) -> Table:
             "unknown" if seconds is None else span(seconds) if seconds else "", None if not trend else f"{trend:+,.0f}",
             a["watermark"], a["owner"] or "nobody",
         ]  # fmt: skip
-        word = Text(a["status"].replace("_", " "), style=_COLOURS[a["status"]])
+        word = styled(a["status"].replace("_", " "), _COLOURS[a["status"]])
         table.add_row(*("" if cell is None else str(cell) for cell in row), word)
     return table
 

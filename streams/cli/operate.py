@@ -18,10 +18,11 @@ from api.where import Scope
 from schemas.times import format_rfc3339, parse_rfc3339
 from streams import settings
 from streams.cli import asking
-from streams.cli.common import cli, err, json_option, print_json, print_table, progress_bar
+from streams.cli.common import cli, json_option, progress_bar
 from streams.cli.letters import Desk
 from streams.cli.reconciling import Check
 from streams.settings import Settings
+from streams.terminal import err, print_json, print_table, print_text, say
 
 _PATH: Final = "/mdr/dead-letters"
 _CHECK_TIMEOUT_S: Final = 3_600
@@ -90,10 +91,10 @@ def _show_check(told: Told) -> None:
     for finding in told["findings"]:
         where = "" if finding["partition"] is None else f"partition {finding['partition']}: "
         some = f" ({', '.join(finding['examples'])})" if finding["examples"] else ""
-        click.echo(f"wrong: {where}{finding['what']}{some}")
+        say(f"wrong: {where}{finding['what']}{some}")
     for note in told["notes"]:
-        click.echo(f"note: {note}")
-    click.echo("fine: everything adds up" if told["ok"] else f"{len(told['findings'])} things are wrong")
+        say(f"note: {note}")
+    say("fine: everything adds up" if told["ok"] else f"{len(told['findings'])} things are wrong")
 
 
 # ---- trace -----------------------------------------------------------------------------------------------------
@@ -123,23 +124,23 @@ def _show_trace(told: Told) -> None:
     for record in told["records"]:
         _show_record(record)
     if not told["records"]:
-        click.echo(f"{told['message_id']}: no record; everything before {told['settled_through']} is settled")
+        say(f"{told['message_id']}: no record; everything before {told['settled_through']} is settled")
     if told["waiting"]:
-        click.echo(f"{told['waiting']} receipts wait for its send")
+        say(f"{told['waiting']} receipts wait for its send")
     if told["orphans"]:
-        click.echo("receipts that never met a message:")
+        say("receipts that never met a message:")
         names = ("occurred_at", "state", "error_code", "provider", "event_id", "source", "orphaned_at")
         print_table(names, ([orphan[name] for name in names] for orphan in told["orphans"]))
     if told["dead_letters"]:
-        click.echo("dead letters with this key:")
+        say("dead letters with this key:")
         _show_letters(told["dead_letters"])
     if told["dead_letters_why"]:
-        err.print(f"dead letters: {told['dead_letters_why']}", highlight=False, markup=False)
+        err.print(f"dead letters: {told['dead_letters_why']}")
 
 
 def _show_record(record: Told) -> None:
     head = ("direction", "account_id", "record_type", "state", "settled_at", "amended_at", "amendments", "error_code")
-    click.echo(f"{record['message_id']}: " + ", ".join(f"{name} {record[name]}" for name in head if record[name]))
+    say(f"{record['message_id']}: " + ", ".join(f"{name} {record[name]}" for name in head if record[name]))
     rows = [
         (
             e["occurred_at"],
@@ -154,7 +155,7 @@ def _show_record(record: Told) -> None:
     ]
     print_table(("occurred_at", "gap", "state", "part", "error", "event_id", "source"), rows)
     for sentence in record["why"]:
-        click.echo(sentence)
+        say(sentence)
 
 
 def _gap(ms: int | None) -> str:
@@ -255,10 +256,10 @@ def list_command(kinds: bool, limit: int, as_json: bool, **which: Any) -> None:
     else:
         _show_letters(rows)
     if not rows:
-        err.print("no dead letters" + (" fit" if wanted != Filter() else ": nothing was refused"), highlight=False)
+        err.print("no dead letters" + (" fit" if wanted != Filter() else ": nothing was refused"))
     if told["truncated"]:
         looked = f"{told['scanned']} entries were looked at; there are older ones: --until TIME shows them"
-        err.print(looked, highlight=False)
+        err.print(looked)
 
 
 def _pages(desk: dead_letters.Letters, wanted: Filter, limit: int) -> Told:
@@ -290,15 +291,15 @@ def show_command(letter_id: str, as_json: bool) -> None:
         return
     letter = found["dead_letter"]
     for name in ("id", "reason", "detail", "fingerprint", "topic", "partition", "offset", "timestamp", "landed", "key"):
-        click.echo(f"{name:<12} {letter[name]}")
+        say(f"{name:<12} {letter[name]}")
     for header in letter["headers"]:
-        click.echo(f"{'header':<12} {header['name']}: {header['value']}")
-    click.echo(f"{'redriven':<12} {letter['redriven']} {letter['redriven_at'] or ''}".rstrip())
-    click.echo(f"{'now':<12} {found['now']}")
+        say(f"{'header':<12} {header['name']}: {header['value']}")
+    say(f"{'redriven':<12} {letter['redriven']} {letter['redriven_at'] or ''}".rstrip())
+    say(f"{'now':<12} {found['now']}")
     text = letter["value_text"] or ""
-    click.echo(text[:_SHOWN_CHARS])
+    print_text(text[:_SHOWN_CHARS])
     if len(text) > _SHOWN_CHARS:
-        err.print(f"the first {_SHOWN_CHARS:,} of {len(text):,} characters; --json tells all", highlight=False)
+        err.print(f"the first {_SHOWN_CHARS:,} of {len(text):,} characters; --json tells all")
 
 
 @group.command("redrive")
@@ -355,6 +356,6 @@ def _show_redrive(told: Told) -> None:
         print_table(("id", "refused because"), ([line["id"], line["why"]] for line in told["refused"]))
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(told["outcomes"].items())) or "nothing"
     sent = f"would send {told['would']}" if told["dry_run"] else f"sent {told['redriven']} once more"
-    click.echo(f"{sent}, {told['refused_total']} refused; the decoder says: {outcomes}")
+    say(f"{sent}, {told['refused_total']} refused; the decoder says: {outcomes}")
     if told["truncated"]:
-        click.echo("there are older letters that were not looked at: --until TIME reaches them")
+        say("there are older letters that were not looked at: --until TIME reaches them")

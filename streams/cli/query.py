@@ -1,18 +1,18 @@
 """`mdr query`."""
 
-import csv
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 import click
-import orjson
 
+from api import formulas
 from api.where import SCALARS
+from schemas import exact_json
 from schemas.record import PUBLIC
 from streams import settings
 from streams.cli import asking
-from streams.cli.common import cli, err, json_option, print_json, print_table
+from streams.cli.common import cli, json_option
+from streams.terminal import err, print_csv, print_json, print_table
 
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +63,7 @@ def query_command(
     _show_records(page.records, as_csv, as_json)
     if not as_json and not as_csv:
         more = " (more: raise --limit)" if page.more else ""
-        err.print(f"{len(page.records)} records{more}, settled through {page.settled_through}", highlight=False)
+        err.print(f"{len(page.records)} records{more}, settled through {page.settled_through}")
 
 
 def _show_records(records: list[dict[str, Any]], as_csv: bool, as_json: bool) -> None:
@@ -71,13 +71,13 @@ def _show_records(records: list[dict[str, Any]], as_csv: bool, as_json: bool) ->
         for record in records:
             print_json(record)
     elif as_csv:
-        writer = csv.writer(sys.stdout)
         names = list(records[0]) if records else [c.name for c in PUBLIC]
-        writer.writerow(names)
-        writer.writerows([_cell(record[name]) for name in names] for record in records)
+        print_csv([names, *([_cell(name, record[name]) for name in names] for record in records)])
     else:
         print_table(_SHOWN_COLUMNS, ([record[name] for name in _SHOWN_COLUMNS] for record in records))
 
 
-def _cell(value: Any) -> Any:
-    return orjson.dumps(value).decode() if isinstance(value, list | dict) else value
+def _cell(name: str, value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return exact_json.dumps(value).decode()
+    return formulas.safe(name, value) if isinstance(value, str) else value

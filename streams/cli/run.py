@@ -6,9 +6,10 @@ import click
 
 from streams import demo, logs, running, settings
 from streams.cli import operator_file
-from streams.cli.common import cli, err, json_option, print_json, run
+from streams.cli.common import cli, json_option, run
 from streams.settings import Settings
 from streams.store import Store
+from streams.terminal import err, print_json, say
 
 
 @cli.command()
@@ -35,7 +36,7 @@ async def _up(ready: Settings) -> None:
 
 def _tell_pages(url: str, wanted: Settings) -> None:
     where = operator_file.path(wanted.data_dir)
-    err.print(f"pages at {url}/ui; the key and secret to sign in are in {where}", soft_wrap=True, highlight=False)
+    err.print(f"pages at {url}/ui; the key and secret to sign in are in {where}", soft_wrap=True)
 
 
 @cli.command()
@@ -85,7 +86,7 @@ def migrate(as_json: bool) -> None:
     if as_json:
         print_json({"applied": applied})
     else:
-        click.echo(f"applied {', '.join(applied)}" if applied else "nothing to do")
+        say(f"applied {', '.join(applied)}" if applied else "nothing to do")
 
 
 def _open_store(wanted: Settings) -> Store:

@@ -1,7 +1,8 @@
 """`mdr settings`."""
 
 from streams import settings
-from streams.cli.common import cli, json_option, print_json, print_table
+from streams.cli.common import cli, json_option
+from streams.terminal import print_json, print_table
 
 
 @cli.command("settings")
