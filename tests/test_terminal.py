@@ -75,7 +75,7 @@ def lag() -> dict[str, Any]:
 def answers(method: str, path: str) -> dict[str, Any]:
     """Return what a server says at a path."""
     credential = {"account_id": HOSTILE, "parent_id": HOSTILE, "key": HOSTILE, "secret": HOSTILE, "bearer": HOSTILE,
-                  "scopes": [HOSTILE], "created_at": AT, "revoked": False}  # fmt: skip
+                  "scopes": [HOSTILE], "created_at": AT, "expires_at": AT, "revoked": False}  # fmt: skip
     row = dict.fromkeys(check.Row._fields, 1)
     found: dict[str, dict[str, Any]] = {
         "GET /mdr/records": {"records": [record()], "next_cursor": None, "settled_through": AT},
