@@ -43,6 +43,11 @@ class WorkerStuck(Exception):
     """The worker does not get on and must be started anew; one sentence."""
 
 
+def _told(error: BaseException | None) -> str:
+    """An error in words: its `repr` may hold what was read."""
+    return f"{type(error).__name__}: {error}"[:500] if error is not None else "the worker stopped"
+
+
 class Worker:
     """One stream processor: consumes its partitions until stopped."""
 
@@ -98,6 +103,7 @@ class Worker:
         await self.app.start()
         self._writing = self._spawn(self.barrier.run())
         self._spawn(self._tick_forever())
+        self._spawn(self._heed_crashes())
 
     async def _check_store(self) -> None:
         settings = self.settings
@@ -140,9 +146,17 @@ class Worker:
     def fail(self, error: BaseException | None) -> None:
         """Ends the worker with a reason; the supervisor starts it anew, and nothing is lost by it."""
         if self.app.crashed:  # whatever else fails then fails because of it
-            error = WorkerStuck(f"Faust crashed: {self.app.crash_reason!r}")
+            error = WorkerStuck(f"Faust crashed: {_told(self.app.crash_reason)}")
         if self.failed is not None and not self.failed.done():
+            log.error("the worker ends: %s", _told(error))
             self.failed.set_exception(error or RuntimeError("the worker stopped"))
+
+    async def _heed_crashes(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if self.app.crashed:
+                self.fail(None)
+                return
 
     async def stop(self, timeout_s: float = _REVOKE_TIMEOUT_S) -> None:
         """Writes what is finished, saves what is open, commits and leaves the group, each within bounds."""
@@ -156,15 +170,19 @@ class Worker:
             self._tasks.append(self._asking_ends[2])
         await ended([*self._tasks, *(task for tasks in self._under_way.values() for task in tasks)])
         # A consumer that is stopped in the midst of a rebalance may never say that it has ended.
-        done, late = await asyncio.wait([asyncio.create_task(self.app.stop())], timeout=timeout_s)
-        await ended(late)
-        if (error := next((task.exception() for task in done), None)) is not None and not self.app.crashed:
+        error = await self._let_go(self.app.stop(), timeout_s)
+        if error is not None and not self.app.crashed:
             raise error
-        await self._outbox.stop()
+        await self._let_go(self._outbox.stop(), timeout_s)
         self.barrier.close()
         self._reading.shutdown(wait=False, cancel_futures=True)
         for store in (self._reader, self.store):
-            await asyncio.to_thread(store.close)
+            await self._let_go(asyncio.to_thread(store.close), timeout_s)
+
+    async def _let_go(self, work: Coroutine[Any, Any, None], timeout_s: float) -> BaseException | None:
+        done, late = await asyncio.wait([asyncio.create_task(work)], timeout=timeout_s)
+        await ended(late)
+        return next((task.exception() for task in done), None)
 
     def _make_app(self) -> faust.App:
         app = faust_app(self.settings, self.group, {topic: self._agent(topic) for topic in TOPICS})
@@ -282,9 +300,7 @@ class Worker:
                     partitions[shard].resolve_receipts(ids, found, self._clock())
 
     def _watch(self) -> None:
-        """Ends the worker when Faust crashed, or when there is something to read and nothing is read for no reason."""
-        if self.app.crashed:
-            self.fail(None)
+        """Ends the worker when there is something to read and nothing is read for no reason."""
         done = self.barrier.done
         # A consumer that does not say where the log ends is one that hangs.
         is_behind = self._asking_ends is not None or any(end > done.get(tp, 0) for tp, end in self.ends.items())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streams import broker, kafka
+from streams.guard import CRASH_S, Guard
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,20 +61,34 @@ async def working(settings: Settings, group: str = "") -> AsyncIterator[Worker]:
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
     try:
         yield worker
-    finally:
-        await worker.stop()
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first reason is the one to tell
+            await worker.stop()
+        raise
+    await worker.stop()
 
 
-async def until_stopped(worker: Worker | None) -> None:
+@asynccontextmanager
+async def guarded() -> AsyncIterator[Guard]:
+    """Watches the running event loop, and from the block's end on that the process ends; for the main thread."""
+    with Guard() as guard:
+        guard.beats(asyncio.get_running_loop())
+        yield guard
+
+
+async def until_stopped(worker: Worker | None, guard: Guard) -> None:
     """Returns on SIGINT or SIGTERM; raises what made the worker fail."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
+    guard.on_signal(lambda: loop.call_soon_threadsafe(stop.set))
     waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait())}
     if worker is not None and worker.failed is not None:
         waits.add(worker.failed)
+        worker.failed.add_done_callback(lambda failed: guard.end_within(CRASH_S, _reason(failed)))
     done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in done:
         wait.result()
+
+
+def _reason(failed: asyncio.Future[None]) -> str:
+    return "" if failed.cancelled() else str(failed.exception())

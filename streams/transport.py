@@ -31,6 +31,7 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import ConsumerThread
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
+from mode.threads import ServiceThread
 
 from streams.effects import Entry
 from streams.fetched import NEVER_MS, Fetched, Wholes, as_read, share
@@ -257,6 +258,13 @@ class _Thread(driver.AIOKafkaConsumerThread):
         at = max(offset, begin)
         return at if consumer._coordinator.generation == generation and self._seek(tp, at) else None
 
+    async def stop(self) -> None:
+        """Stops the thread while the event loop goes on, which the thread may be waiting for."""
+        if self._started.is_set():
+            await super(ServiceThread, self).stop()
+            if self._thread is not None:
+                await asyncio.to_thread(self._thread.stop)
+
     def _seek(self, tp: TopicPartition, offset: int) -> bool:
         consumer = self._ensure_consumer()
         is_ours = tp in consumer.assignment()
@@ -332,6 +340,7 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (driver.AIOKafkaConsumerThread, "_ensure_consumer", "(self)"),
     (driver.AIOKafkaConsumerThread, "seek_to_committed", "(self)"),
     (driver.AIOKafkaConsumerThread, "call_thread", "(self, fun, args, kwargs)"),
+    (ServiceThread, "stop", "(self)"),
     (driver.Consumer, "_new_consumer_thread", "(self)"),
     (driver.Consumer, "_to_message", "(self, tp, record)"),
     (driver.Consumer, "verify_event_path", "(self, now, tp)"),

@@ -10,7 +10,7 @@ from streams import kafka
 from streams.agents import Worker, WorkerStuck
 from streams.clock import monotonic_ms
 from streams.settings import Settings
-from streams.watchdog import STUCK_MS_MAX, Watchdog
+from streams.watchdog import BUSY_S_MAX, ENDING_STILL_S_MAX, STILL_S_MAX, STUCK_MS_MAX, Pulse, Watchdog
 from tests import pipeline
 
 LATE_MS = STUCK_MS_MAX + 1
@@ -40,6 +40,37 @@ def test_time_that_was_held_up_does_not_count() -> None:
     assert not dog.is_stuck(1, is_behind=True, is_held_up=True, now_ms=9 * LATE_MS)
     assert not dog.is_stuck(1, is_behind=True, is_held_up=False, now_ms=9 * LATE_MS + STUCK_MS_MAX)
     assert dog.is_stuck(1, is_behind=True, is_held_up=False, now_ms=10 * LATE_MS)
+
+
+def _trouble(pulse: Pulse, seconds: float, used_share: float, beats: int = 0) -> str:
+    """What a pulse says after so many seconds in steps of a half."""
+    for _ in range(round(2 * seconds)):
+        told = pulse.trouble(beats, 0.5, 0.5 * used_share)
+        if told:
+            return told
+    return ""
+
+
+def test_an_event_loop_that_stands_or_computes_without_end() -> None:
+    """Half a minute of standing still, or a minute of processor time in one step, however long the machine takes."""
+    assert _trouble(Pulse(), STILL_S_MAX - 1, 0) == ""
+    assert "stood still" in _trouble(Pulse(), STILL_S_MAX, 0)
+    assert _trouble(Pulse(), 10 * STILL_S_MAX, 0.1) == ""
+    assert "computed" in _trouble(Pulse(), BUSY_S_MAX, 1)
+    pulse = Pulse()
+    assert _trouble(pulse, STILL_S_MAX - 1, 0) == _trouble(pulse, 1, 0, beats=1) == ""
+    assert _trouble(pulse, STILL_S_MAX - 1, 0, beats=2) == ""
+
+
+def test_an_end_that_does_not_end() -> None:
+    """The shortest bound holds, also while the loop beats; one that stands is given less time than before."""
+    pulse = Pulse()
+    pulse.end_within(20)
+    pulse.end_within(8)
+    assert [bool(pulse.trouble(beat, 1, 0)) for beat in range(8)] == [False] * 7 + [True]
+    late = Pulse()
+    late.end_within(20)
+    assert "stood still" in _trouble(late, ENDING_STILL_S_MAX, 0)
 
 
 async def _run(settings: Settings, harm: Any, monkeypatch: pytest.MonkeyPatch) -> BaseException | None:

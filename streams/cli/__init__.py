@@ -49,7 +49,10 @@ def _main() -> int:
         sys.stderr.close()
         return 1
     except Exception as e:
-        complain(f"mdr: {clean(e)}" if _is_told(e) else "".join(traceback.format_exception(e)).rstrip())
+        # Raised further, it would leave the end of the process to threads that may never end.
+        if not _is_told(e):
+            complain("".join(traceback.format_exception(e)).rstrip())
+        complain(f"mdr: {clean(e)}" if _is_told(e) else f"mdr: {type(e).__name__}: {clean(e)}")
         return 1
 
 

@@ -15,6 +15,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streams import logs
+from streams.tasks import ended
 from streams.terminal import err
 
 DISTRIBUTION: Final = "message-detail-records"
@@ -55,11 +56,22 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     async def let_go(timeout: float | None = None) -> None:  # noqa: ASYNC109  # the signature is asyncio's
         threads.shutdown(wait=False, cancel_futures=True)
 
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        loop.set_default_executor(threads)
-        loop.shutdown_default_executor = let_go  # type: ignore[method-assign,unused-ignore]
+    runner = asyncio.Runner()
+    loop = runner.get_loop()
+    loop.set_default_executor(threads)
+    loop.shutdown_default_executor = let_go  # type: ignore[method-assign,unused-ignore]
+    try:
         return runner.run(work)
+    finally:
+        # The runner would wait for ever for tasks that take no cancellation, as those of a client that crashed.
+        if runner.run(_rest_ends()):
+            runner.close()
+
+
+async def _rest_ends() -> bool:
+    me = asyncio.current_task()
+    await ended(task for task in asyncio.all_tasks() if task is not me)
+    return asyncio.all_tasks() == {me}
 
 
 def leave(code: int) -> NoReturn:

@@ -25,12 +25,14 @@ def up() -> None:
 async def _up(ready: Settings) -> None:
     from streams.cli import serving  # Faust and the web framework: seconds that no other command pays
 
-    async with running.working(ready) as worker, serving.serving(ready, worker) as url:
+    async with (
+        running.guarded() as guard, running.working(ready) as worker, serving.serving(ready, worker) as url,
+    ):  # fmt: skip
         err.print(f"Kafka at {ready.kafka}, group {ready.group}, settling window {ready.settling_window_ms / 1000:g} s")
         err.print(f"API at {url}, its documentation at {url}/docs", soft_wrap=True)
         _tell_pages(url, ready)
         err.print("Ctrl-C stops everything")
-        await running.until_stopped(worker)
+        await running.until_stopped(worker, guard)
         err.print("stopping")
 
 
@@ -50,10 +52,13 @@ def worker() -> None:
 async def _worker(ready: Settings) -> None:
     from streams.cli import serving
 
-    async with running.working(ready) as running_worker, serving.probing(ready, running_worker) as url:
+    async with (
+        running.guarded() as guard, running.working(ready) as running_worker,
+        serving.probing(ready, running_worker) as url,
+    ):  # fmt: skip
         if url:
             err.print(f"/livez, /readyz and /metrics at {url}")
-        await running.until_stopped(running_worker)
+        await running.until_stopped(running_worker, guard)
 
 
 @cli.command()
@@ -70,10 +75,10 @@ def api() -> None:
 async def _api(wanted: Settings) -> None:
     from streams.cli import serving
 
-    async with serving.serving(wanted, None) as url:
+    async with running.guarded() as guard, serving.serving(wanted, None) as url:
         err.print(f"API at {url}, its documentation at {url}/docs")
         _tell_pages(url, wanted)
-        await running.until_stopped(None)
+        await running.until_stopped(None, guard)
 
 
 @cli.command()

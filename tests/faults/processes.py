@@ -36,6 +36,12 @@ class Killable:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def code(self) -> int:
+        """Its exit code, below zero for a signal; once it has ended."""
+        assert self._process.returncode is not None
+        return self._process.returncode
+
     def runs(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
