@@ -111,5 +111,3 @@ def _leave(reason: str) -> None:
         faulthandler.dump_traceback(_STDERR, all_threads=True)
         os.set_blocking(_STDERR, True)
     os._exit(1)
-
-

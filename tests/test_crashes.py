@@ -63,9 +63,7 @@ def test_a_crash_ends_the_process(harm: str, kafka_at: str, tmp_path: Path) -> N
         ("loop hangs", "worker", "its event loop has stood still"), ("api hangs", "api", "its event loop has stood still"),
     ],
 )  # fmt: skip
-def test_a_loop_that_stands_ends_the_process(
-    harm: str, command: str, why: str, kafka_at: str, tmp_path: Path
-) -> None:
+def test_a_loop_that_stands_ends_the_process(harm: str, command: str, why: str, kafka_at: str, tmp_path: Path) -> None:
     """It says where every thread stands, and exits with 1."""
     took_s, code, log = asyncio.run(_run(harm, command, kafka_at, tmp_path, term=False))
     assert took_s is not None and took_s < STILL_S, log
@@ -84,7 +82,8 @@ def test_sigterm_ends_it_whatever_hangs(harm: str, kafka_at: str, tmp_path: Path
     if harm == "loop computes":
         assert code == -signal.SIGPROF and "in _compute" in log
     if harm in CRASHES:
-        assert code in (0, 1), log
+        # The interpreter gives the signal back to the system at its very end.
+        assert code in (0, 1, -signal.SIGTERM), log
 
 
 _SLEEPER = """
