@@ -22,10 +22,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import File
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from api import auth, probes, query, seals
+from api import auth, probes, proof, query, seals
 from api.builder import Builder
 from api.dead_letters import Letters
-from api.http import Answer, Call, Context, Refusal, Route, parse_query, problem, routed
+from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query, problem, routed
 from api.lag import LagSource
 from api.limits import Rates
 from api.origin import BadHost, Network, Origins, is_from_page, refuse_foreign_write
@@ -192,6 +192,7 @@ def create_app(config: AppConfig) -> Litestar:
     served = Litestar(
         route_handlers=[
             *(_handler(app, route) for route in ROUTES), *(_page(app, page) for page in pages.PAGES), *_probes(app),
+            _prover(app),
         ],
         lifespan=[lifespan],
         openapi_config=None,
@@ -319,6 +320,18 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     # The framework refuses a malformed `Host` before it looks for a route: as `BadHost` in our own shape.
     face = problem if status == 400 else face_of(path)
     return _response(face(Refusal(status, details.get(status, "the request cannot be understood"))))
+
+
+def _prover(app: _App) -> HTTPRouteHandler:
+    """Proves to commands of this machine that we know the operator's secret; the store need not be there."""
+
+    async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
+        nonce, operator = request.query_params.get("nonce", ""), app.config.operator
+        if operator is None or not proof.is_nonce(nonce):
+            return _response(problem(Refusal(400, "nonce is not 22 to 64 letters, digits, - and _", "nonce")))
+        return _response(json_answer({"proof": proof.proof(operator[1], nonce, app.config.http_url)}))
+
+    return _route("GET", proof.PATH, handle)
 
 
 # ---- probes ----------------------------------------------------------------------------------------------------

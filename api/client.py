@@ -2,8 +2,13 @@
 
 import http.client
 import json
-from typing import Any
+import secrets
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
+
+from api import proof
+
+_PROOF_BYTES_MAX: Final = 4_096
 
 
 class ClientError(Exception):
@@ -14,13 +19,22 @@ class ClientError(Exception):
         self.status = status
 
 
-class HttpClient:
-    """Requests with a credential; a new connection each, none kept."""
+class Impostor(ClientError):
+    """Who listens there does not know the operator's secret, and was not told it; one sentence."""
 
-    def __init__(self, url: str, key: str, secret: str, timeout_s: float = 60) -> None:
+
+class HttpClient:
+    """Requests with a credential; a new connection each, none kept.
+
+    With `is_operator` the server proves on each connection that it knows the secret before the secret is sent over it.
+    """
+
+    def __init__(self, url: str, key: str, secret: str, timeout_s: float = 60, *, is_operator: bool = False) -> None:
         self._url = url.rstrip("/")
+        self._secret = secret
         self._bearer = f"{key}.{secret}"
         self._timeout_s = timeout_s
+        self._is_operator = is_operator
 
     def get(self, path: str, params: dict[str, Any] | list[tuple[str, Any]] | None = None) -> dict[str, Any]:
         """The JSON object at a path; raises `ClientError`."""
@@ -50,6 +64,8 @@ class HttpClient:
         connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout_s)
         headers = {"Authorization": f"Bearer {self._bearer}", "Content-Type": "application/json"}
         try:
+            if self._is_operator:
+                self._refuse_impostor(connection)
             connection.request(method, parts.path + target, body, headers)
             response = connection.getresponse()
             return response.status, response.read()
@@ -57,3 +73,21 @@ class HttpClient:
             raise ClientError(f"{self._url} does not answer: {e}") from None
         finally:
             connection.close()
+
+    def _refuse_impostor(self, connection: http.client.HTTPConnection) -> None:
+        connection.connect()
+        # What was proven was proven on this connection: a second one is never made in its place.
+        connection.auto_open = 0
+        nonce = secrets.token_urlsafe(32)
+        connection.request("GET", f"{proof.PATH}?{urlencode({'nonce': nonce})}")
+        answer = connection.getresponse().read(_PROOF_BYTES_MAX)
+        if not proof.is_proof(self._secret, nonce, self._url, _proof_in(answer)):
+            raise Impostor(f"whoever listens at {self._url} is not the mdr of this data directory: it was told nothing")
+
+
+def _proof_in(answer: bytes) -> str:
+    try:
+        told = json.loads(answer)
+    except ValueError:
+        return ""
+    return str(told.get("proof", "")) if isinstance(told, dict) else ""

@@ -7,14 +7,14 @@ from typing import Any
 
 import faust
 
-from streams import kafka
+from streams import kafka, private
 from streams.settings import Settings
 from streams.transport import Transport
 
 
 def faust_app(settings: Settings, group: str, agents: Mapping[str, Callable[[Any], Awaitable[None]]]) -> faust.App:
     """An app that gives each topic's batches to its agent; `agents` by topic without prefix."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    private.directory(settings.data_dir)
     app = faust.App(
         group,
         broker=[f"kafka://{server.strip()}" for server in settings.kafka.split(",")],

@@ -16,7 +16,7 @@ from rich.table import Table
 from schemas.money import format_nanos
 from schemas.record import COLUMNS
 from schemas.times import format_rfc3339
-from streams import kafka, running
+from streams import kafka, private, running
 from streams.clock import clock_ms
 from streams.produce import Outlet, send_simulated
 from streams.settings import Settings
@@ -51,7 +51,7 @@ async def run(settings: Settings, messages: int, seed: int) -> None:
     )  # fmt: skip
     console = err
     began = time.monotonic()
-    home.mkdir(parents=True, exist_ok=True)
+    private.directory(home)
     # The traffic and its truth are made while the broker starts.
     making = asyncio.create_task(asyncio.to_thread(_make, _plan(messages, seed)))
     settings = await asyncio.to_thread(running.with_own_broker, settings, console.print)

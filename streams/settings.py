@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import msgspec
 
 PREFIX: Final = "MDR_"
 FILE: Final = "mdr.toml"
+Network = IPv4Network | IPv6Network
 _UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -39,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     settling_window_ms: int
     data_dir: Path
     http: tuple[str, int]
+    trusted_proxies: tuple[Network, ...]
     flush_interval_ms: int
     checkpoint_interval_ms: int
     retention_days: int
@@ -132,7 +135,17 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("is not host:port")
-    return host, int(port)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(ip_network(part))
+        except ValueError:
+            raise ValueError(f"has {part!r}, which is no address and no network such as 10.0.0.0/8") from None
+    return tuple(found)
 
 
 def _clickhouse(text: str) -> str:
@@ -165,6 +178,9 @@ SETTINGS: Final[dict[str, _Setting]] = {
         lambda text: Path(text).absolute(), "./data", "broker, embedded store, reports, local credential"
     ),
     "http": _Setting(_address, "127.0.0.1:8080", "where the API listens"),
+    "trusted_proxies": _Setting(
+        _networks, "", "addresses and networks, with commas, whose X-Forwarded-For, -Proto and -Host are heeded"
+    ),
     "flush_interval": _Setting(_duration("50ms", "1m"), "1s", "finished records are inserted this often"),
     "checkpoint_interval": _Setting(_duration("100ms", "10m"), "5s", "open messages are saved and offsets committed"),
     "retention_days": _Setting(_integer(1, 3650), "90", "days a record is kept after it settled"),

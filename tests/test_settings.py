@@ -38,6 +38,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("MDR_PARTITIONS", "2.0", "MDR_PARTITIONS '2.0' is not a whole number"),
         ("MDR_KAFKA", "broker", "MDR_KAFKA 'broker' has 'broker', which is not host:port"),
         ("MDR_HTTP", "8080", "MDR_HTTP '8080' is not host:port"),
+        ("MDR_TRUSTED_PROXIES", "10.0.0.1/8", "MDR_TRUSTED_PROXIES '10.0.0.1/8' has '10.0.0.1/8', which is no address"),
+        ("MDR_TRUSTED_PROXIES", "127.0.0.1, proxy", "MDR_TRUSTED_PROXIES '127.0.0.1, proxy' has 'proxy'"),
         ("MDR_CLICKHOUSE_URL", "mysql://x", "MDR_CLICKHOUSE_URL is neither chdb://PATH"),
         ("MDR_TOPIC_PREFIX", "a b", "MDR_TOPIC_PREFIX 'a b' is not made of letters"),
         ("MDR_KAFKA_SECURITY_PROTOCOL", "TLS", "MDR_KAFKA_SECURITY_PROTOCOL 'TLS' is none of"),
@@ -67,3 +69,12 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     with pytest.raises(settings.SettingsError) as error:
         settings.load({"MDR_CLICKHOUSE_URL": "ftp://u:hunter2@h"}, tmp_path)
     assert "hunter2" not in str(error.value)
+
+
+def test_addresses_and_networks_of_proxies(tmp_path: Path) -> None:
+    """By default no proxy is trusted; addresses and networks of both kinds can be named, an IPv6 address to listen at too."""
+    assert settings.load({}, tmp_path).trusted_proxies == ()
+    environ = {"MDR_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,fd00::/8", "MDR_HTTP": "[::1]:8080"}
+    loaded = settings.load(environ, tmp_path)
+    assert [str(network) for network in loaded.trusted_proxies] == ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
+    assert loaded.http == ("::1", 8080)

@@ -23,6 +23,7 @@ class PackageClash(Exception):
 TOLD: Final = frozenset({
     "api.auth.AccessError", "api.client.ClientError", "api.http.Refusal", "api.query.QueryError", "api.seals.SealError",
     "streams.agents.WorkerStuck", "streams.broker_jars.BrokerError", "streams.cli.PackageClash",
+    "streams.cli.operator_file.OperatorFileUnsafe",
     "streams.demo.DemoFailed", "streams.kafka.KafkaUnavailable", "streams.kafka.TopicsWrong",
     "streams.running.NoBroker", "streams.settings.SettingsError", "streams.store.StoreError",
     "streams.store.Unavailable", "streams.transport.TransportMoved",

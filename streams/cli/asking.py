@@ -4,9 +4,9 @@ import contextlib
 from typing import Any, NamedTuple
 
 from api import native, query
-from api.client import ClientError, HttpClient
+from api.client import ClientError, HttpClient, Impostor
 from api.where import Scope
-from streams import join
+from streams import join, private
 from streams.cli import operator_file
 from streams.clock import clock_ms
 from streams.fold import outbound_row
@@ -32,13 +32,18 @@ def fold(facts: bytes) -> tuple[object, ...]:
 
 
 def answering(settings: Settings, timeout_s: float = 60) -> HttpClient | None:
-    """A client of the process that serves this data directory, unless it is gone and only its trace is left."""
+    """Return a client of the process that serves this data directory, None when there is none.
+
+    Raises `Impostor` when somebody else listens at its address.
+    """
     operator = operator_file.read(settings.data_dir)
     if operator is None:
         return None
-    client = HttpClient(operator.url, operator.key, operator.secret, timeout_s)
+    client = HttpClient(operator.url, operator.key, operator.secret, timeout_s, is_operator=True)
     try:
         client.get("/livez")
+    except Impostor:
+        raise
     except ClientError as e:
         return client if e.status else None
     return client
@@ -46,11 +51,17 @@ def answering(settings: Settings, timeout_s: float = 60) -> HttpClient | None:
 
 def migrated(settings: Settings) -> Store:
     """The store itself, brought to this version, for when nobody serves it; to be closed."""
-    if settings.is_embedded:
-        settings.chdb_path.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(settings.clickhouse_url)
+    store = opened(settings)
     store.migrate(settings.retention_days, settings.body_retention_days)
     return store
+
+
+def opened(settings: Settings) -> Store:
+    """Return the store itself; an embedded one is made where nobody else gets at it."""
+    if settings.is_embedded:
+        private.directory(settings.data_dir)
+        private.directory(settings.chdb_path)
+    return Store(settings.clickhouse_url)
 
 
 def records(settings: Settings, pairs: list[tuple[str, str]], limit: int) -> Records:

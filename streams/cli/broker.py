@@ -2,7 +2,7 @@
 
 import click
 
-from streams import broker, settings
+from streams import broker, private, settings
 from streams.cli.common import cli, json_option
 from streams.terminal import err, print_json, say
 
@@ -20,7 +20,7 @@ def broker_group() -> None:
 def broker_start(port: int | None, as_json: bool) -> None:
     """Start it, or find the one that runs."""
     wanted = settings.load()
-    wanted.data_dir.mkdir(parents=True, exist_ok=True)
+    private.directory(wanted.data_dir)
     found = broker.start(wanted.data_dir, cache_dir=wanted.cache_dir, port=port, say=err.print)
     _tell_broker(found, as_json, "started" if found.started else "already running")
 

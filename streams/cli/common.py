@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streams import logs
+from streams import logs, private
 from streams.tasks import ended
 from streams.terminal import err
 
@@ -46,6 +46,7 @@ class _Commands(click.Group):
 @click.version_option(package_name=DISTRIBUTION, prog_name="mdr")
 def cli() -> None:
     """Message detail records: joins message events from Kafka, keeps the records in ClickHouse."""
+    os.umask(private.UMASK)
     logs.set_up()
 
 

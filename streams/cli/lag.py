@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from api.client import ClientError, HttpClient
+from api.client import ClientError, Impostor
 from streams import lag, running, settings
-from streams.cli import operator_file
+from streams.cli import asking
 from streams.cli.common import cli, json_option, run
 from streams.clock import clock_ms
 from streams.lag_rules import span
@@ -68,13 +68,12 @@ class _Asker:
 
     async def ask(self, *, twice: bool) -> Told:
         """The lag; `twice` looks a second time when something is behind, so that there is a trend to tell."""
-        operator = operator_file.read(self._settings.data_dir)
-        if operator is not None:
+        client = await asyncio.to_thread(asking.answering, self._settings)
+        if client is not None:
             try:
-                client = HttpClient(operator.url, operator.key, operator.secret)
                 return await asyncio.to_thread(client.get, "/mdr/lag")
             except ClientError as e:
-                if e.status:
+                if e.status or isinstance(e, Impostor):
                     raise
         if self._reader is None:
             self._reader = lag.LagReader(running.with_running_broker(self._settings))

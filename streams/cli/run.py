@@ -4,11 +4,10 @@ import contextlib
 
 import click
 
-from streams import demo, logs, running, settings
-from streams.cli import operator_file
+from streams import demo, logs, private, running, settings
+from streams.cli import asking, operator_file
 from streams.cli.common import cli, json_option, run
 from streams.settings import Settings
-from streams.store import Store
 from streams.terminal import err, print_json, say
 
 
@@ -17,7 +16,7 @@ def up() -> None:
     """Everything on this machine until Ctrl-C: broker (unless MDR_KAFKA is set), worker, API."""
     logs.set_up()
     wanted = settings.load()
-    wanted.data_dir.mkdir(parents=True, exist_ok=True)
+    private.directory(wanted.data_dir)
     ready = running.with_own_broker(wanted, err.print)
     run(_up(ready))
 
@@ -66,8 +65,8 @@ def api() -> None:
     """The HTTP side alone, against a ClickHouse server."""
     logs.set_up()
     wanted = settings.load()
-    wanted.data_dir.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(_open_store(wanted)) as store:
+    private.directory(wanted.data_dir)
+    with contextlib.closing(asking.opened(wanted)) as store:
         store.migrate(wanted.retention_days, wanted.body_retention_days)
     run(_api(wanted))
 
@@ -86,18 +85,12 @@ async def _api(wanted: Settings) -> None:
 def migrate(as_json: bool) -> None:
     """Bring the ClickHouse tables to this version; idempotent."""
     wanted = settings.load()
-    with contextlib.closing(_open_store(wanted)) as store:
+    with contextlib.closing(asking.opened(wanted)) as store:
         applied = store.migrate(wanted.retention_days, wanted.body_retention_days)
     if as_json:
         print_json({"applied": applied})
     else:
         say(f"applied {', '.join(applied)}" if applied else "nothing to do")
-
-
-def _open_store(wanted: Settings) -> Store:
-    if wanted.is_embedded:
-        wanted.chdb_path.parent.mkdir(parents=True, exist_ok=True)
-    return Store(wanted.clickhouse_url)
 
 
 @cli.command("demo")

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import uvicorn
 
-from api import probes
+from api import auth, probes
 from api.app import AppConfig, create_app
+from api.origin import is_loopback
 from streams import monitor
 from streams.agents import Worker
 from streams.cli import operator_file
@@ -30,21 +31,31 @@ _DRAIN_S: Final = 2
 async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[str]:
     """Serves the API until the block ends; yields its address."""
     host, port = settings.http
-    url = f"http://{host}:{port}"
-    operator = operator_file.Operator(url, "operator", secrets.token_urlsafe(32))
+    url = _url(host, port)
+    _warn_if_open(settings)
+    operator = operator_file.Operator(url, auth.OPERATOR_KEY, secrets.token_urlsafe(32))
     async with monitor.watching(settings, worker, clock_ms) as watch:
         config = AppConfig(
             connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
             operator=(operator.key, operator.secret), http_url=url, clock_ms=clock_ms, health=watch.health, lag=watch,
             metrics=watch.metrics, fold=fold, report_days=settings.report_days, letters=Desk(settings),
-            check=Check(settings),
+            check=Check(settings), trusted_proxies=settings.trusted_proxies,
         )  # fmt: skip
         async with _listening(create_app(config), host, port):
-            operator_file.keep(settings.data_dir, operator)
-            try:
+            with operator_file.kept(settings.data_dir, operator):
                 yield url
-            finally:
-                operator_file.path(settings.data_dir).unlink(missing_ok=True)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Tell that secrets cross a network as they are, unless a proxy is named that may keep them."""
+    host, port = settings.http
+    if not is_loopback(host) and not settings.trusted_proxies:
+        told = "%s:%d (MDR_HTTP) is open to others, and keys, secrets and records cross the network as they are:"
+        log.warning(told + " put TLS before it, and name the proxy in MDR_TRUSTED_PROXIES", host, port)
 
 
 @asynccontextmanager
@@ -57,7 +68,7 @@ async def probing(settings: Settings, worker: Worker) -> AsyncIterator[str]:
     async with monitor.watching(settings, worker, clock_ms) as watch:
         try:
             async with _listening(probes.app(watch.health, watch.metrics), host, port):
-                yield f"http://{host}:{port}"
+                yield _url(host, port)
         except AddressTaken as e:
             log.warning("%s: no /livez, /readyz and /metrics of this worker", e)
             yield ""
@@ -71,13 +82,14 @@ class AddressTaken(StoreError):
 async def _listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, lifespan="on",
+            app, host=host, port=port, log_config=None, access_log=False, lifespan="on", proxy_headers=False,
+            server_header=False,
             timeout_graceful_shutdown=_DRAIN_S,
         )
     )  # fmt: skip
     # The process ends in its own order: uvicorn must not catch its signals.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    task = asyncio.create_task(_serve(server, f"http://{host}:{port}"))
+    task = asyncio.create_task(_serve(server, _url(host, port)))
     try:
         while not server.started:
             if task.done():
