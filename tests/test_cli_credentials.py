@@ -53,7 +53,7 @@ def api(home: Path, store: str = "") -> Iterator[str]:
     process = subprocess.Popen([*MDR, "api"], env=environ(home, **more))
     try:
         end = time.monotonic() + 60
-        while status(url, "/livez") != 200:
+        while status(url, "/livez") != 200 or not (home / "operator.json").exists():
             assert process.poll() is None and time.monotonic() < end, "mdr api did not start"
             time.sleep(0.1)
         yield url
