@@ -12,51 +12,135 @@ static const char *const names_of_columns[WORKED_OUT] = {
     "timeline_segment", "timeline_error_code", "timeline_source", "version", "shard", "facts",
 };
 
-static int add_some(Builder *b, const Message *messages, Py_ssize_t count, int64_t shard, bool in_bytes)
+static void mark(Builder *b)
 {
-    int failed = 0;
-    for (Py_ssize_t n = 0; !failed && n < count; n++)
-        if (messages[n].in_bytes == in_bytes) failed = add_outbound(b, &messages[n], shard);
-    return failed;
+    for (int n = 0; n < b->block_count; n++) {
+        Block *block = b->blocks[n];
+        block->marked = block->rows;
+        for (int c = 0; c < b->count; c++) column_mark(&block->columns[c]);
+    }
+}
+
+/* Takes back the rows since the mark; of blocks begun since then nothing is left but the block. */
+static void undo(Builder *b)
+{
+    for (int n = 0; n < b->block_count; n++) {
+        Block *block = b->blocks[n];
+        block->rows = block->marked;
+        for (int c = 0; c < b->count; c++) column_undo(&block->columns[c]);
+    }
+}
+
+/* What to make records of: `add` adds the nth, or sets an error; a row may then be left half-way. */
+typedef struct {
+    int (*add)(Builder *b, const void *these, Py_ssize_t n);
+    const void *these;
+    Py_ssize_t count;
+    bool *refused;
+} Batch;
+
+/* Adds from `from` to `to` all that are not refused. How far it got. */
+static Py_ssize_t add_range(Builder *b, const Batch *batch, Py_ssize_t from, Py_ssize_t to)
+{
+    while (from < to && (batch->refused[from] || !batch->add(b, batch->these, from))) from++;
+    return from;
+}
+
+/* Adds all; what cannot be added is refused, and everything else is there all the same: so a message is added twice at most.
+ * Fails when what could be added before no longer can. */
+static int add_batch(Builder *b, const Batch *batch)
+{
+    Py_ssize_t from = 0;
+    for (;;) {
+        mark(b);
+        Py_ssize_t to = add_range(b, batch, from, batch->count);
+        if (to == batch->count) return 0;
+        LOCKED(PyErr_Clear());
+        undo(b);
+        batch->refused[to] = true;
+        if (add_range(b, batch, from, to) < to) return -1;
+        from = to + 1;
+    }
+}
+
+/* A list of those of `items` that were refused. */
+static PyObject *refused_of(PyObject *items, const bool *refused)
+{
+    PyObject *list = PyList_New(0);
+    for (Py_ssize_t n = 0; list && n < PyList_GET_SIZE(items); n++)
+        if (refused[n] && PyList_Append(list, PyList_GET_ITEM(items, n))) Py_CLEAR(list);
+    return list;
+}
+
+typedef struct {
+    const Message *messages;
+    int64_t shard;
+    bool in_bytes;
+} Outbound;
+
+static int add_message(Builder *b, const void *these, Py_ssize_t n)
+{
+    const Outbound *o = these;
+    const Message *m = &o->messages[n];
+    return m->in_bytes == o->in_bytes ? add_outbound(b, m, o->shard) : 0;
 }
 
 /* Nobody changes a message that is being written: what is in bytes is folded without the lock. */
-static int add_all(Builder *b, const Message *messages, Py_ssize_t count, int64_t shard)
+static int add_messages(Builder *b, const Message *messages, Py_ssize_t count, int64_t shard, bool *refused)
 {
+    Outbound bytes = {messages, shard, true}, structs = {messages, shard, false};
     int failed;
     Py_BEGIN_ALLOW_THREADS
-    failed = add_some(b, messages, count, shard, true);
+    failed = add_batch(b, &(Batch){add_message, &bytes, count, refused});
     Py_END_ALLOW_THREADS
-    return failed || add_some(b, messages, count, shard, false);
+    return failed || add_batch(b, &(Batch){add_message, &structs, count, refused});
 }
 
-/* outbound(shard, lives) and inbound(shard, receives, settled_ms): adds their records. */
+/* outbound(shard, lives) and inbound(shard, receives, settled_ms): adds their records; returns those it refuses. */
 static PyObject *builder_outbound(Builder *b, PyObject *args)
 {
     long long shard;
-    PyObject *lives;
+    PyObject *lives, *odd = NULL;
     if (!PyArg_ParseTuple(args, "LO!", &shard, &PyList_Type, &lives)) return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(lives), known = 0;
+    Py_ssize_t count = PyList_GET_SIZE(lives);
     Message *messages = PyMem_Calloc((size_t)count + 1, sizeof *messages);
-    if (!messages) return PyErr_NoMemory();
-    while (known < count && !message_init(&messages[known], b, PyList_GET_ITEM(lives, known))) known++;
-    int failed = known < count || add_all(b, messages, count, shard);
-    while (known--) {
-        Py_DECREF(messages[known].send);
-        Py_DECREF(messages[known].receipts);
+    bool *refused = PyMem_Calloc((size_t)count + 1, sizeof *refused);
+    if (!messages || !refused) PyErr_NoMemory();
+    for (Py_ssize_t n = 0; messages && refused && n < count; n++)
+        if ((refused[n] = message_init(&messages[n], b, PyList_GET_ITEM(lives, n)) != 0)) PyErr_Clear();
+    if (messages && refused && !add_messages(b, messages, count, shard, refused)) odd = refused_of(lives, refused);
+    for (Py_ssize_t n = 0; messages && n < count; n++) {
+        Py_XDECREF(messages[n].send);
+        Py_XDECREF(messages[n].receipts);
     }
     PyMem_Free(messages);
-    return failed ? NULL : Py_NewRef(Py_None);
+    PyMem_Free(refused);
+    return odd;
+}
+
+typedef struct {
+    PyObject *receives;
+    int64_t shard, settled_ms;
+} Inbound;
+
+static int add_receive(Builder *b, const void *these, Py_ssize_t n)
+{
+    const Inbound *i = these;
+    return add_inbound(b, PyList_GET_ITEM(i->receives, n), i->shard, i->settled_ms);
 }
 
 static PyObject *builder_inbound(Builder *b, PyObject *args)
 {
     long long shard, settled_ms;
-    PyObject *receives;
+    PyObject *receives, *odd = NULL;
     if (!PyArg_ParseTuple(args, "LO!L", &shard, &PyList_Type, &receives, &settled_ms)) return NULL;
-    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(receives); n++)
-        if (add_inbound(b, PyList_GET_ITEM(receives, n), shard, settled_ms)) return NULL;
-    Py_RETURN_NONE;
+    Py_ssize_t count = PyList_GET_SIZE(receives);
+    bool *refused = PyMem_Calloc((size_t)count + 1, sizeof *refused);
+    if (!refused) return PyErr_NoMemory();
+    Inbound these = {receives, shard, settled_ms};
+    if (!add_batch(b, &(Batch){add_receive, &these, count, refused})) odd = refused_of(receives, refused);
+    PyMem_Free(refused);
+    return odd;
 }
 
 static PyObject *block_columns(const Builder *b, const Block *block)
@@ -78,6 +162,7 @@ static void drop_blocks(Builder *b)
         for (int n = 0; n < b->count; n++) column_clear(&block->columns[n]);
         PyMem_RawFree(block);
     }
+    b->block_last = 0;
 }
 
 /* finish() -> [(rows, {column: (kind, buffers...)})], a block a month; columns of nothing but defaults are left out. */
@@ -85,6 +170,7 @@ static PyObject *builder_finish(Builder *b, PyObject *unused)
 {
     PyObject *blocks = PyList_New(0);
     for (int n = 0; blocks && n < b->block_count; n++) {
+        if (!b->blocks[n]->rows) continue; /* its one message was refused */
         PyObject *columns = block_columns(b, b->blocks[n]);
         PyObject *block = columns ? Py_BuildValue("(nN)", b->blocks[n]->rows, columns) : NULL;
         if (!block || PyList_Append(blocks, block)) Py_CLEAR(blocks);
@@ -154,6 +240,7 @@ static int builder_init(Builder *b, PyObject *args, PyObject *kwargs)
 static void builder_dealloc(Builder *b)
 {
     drop_blocks(b);
+    PyMem_RawFree(b->blocks);
     access_clear(&b->sends);
     access_clear(&b->receives);
     access_clear(&b->receipts);

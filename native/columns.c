@@ -9,7 +9,7 @@ typedef struct {
 
 static int grow(Bytes *b, size_t size)
 {
-    size_t room = b->room ? b->room * 2 : 4096;
+    size_t room = b->room ? b->room * 2 : 256;
     while (room < b->size + size) room *= 2;
     char *at = PyMem_RawRealloc(b->at, room);
     if (!at) return fail(PyExc_MemoryError, "no room for a column");
@@ -47,7 +47,7 @@ static inline bool is_key(const Words *w, size_t code, Text text)
 
 static size_t slot_for(const Words *w, Text text)
 {
-    size_t at = hash_of((const uint8_t *)text.at, text.size) & (w->slots - 1);
+    size_t at = keyed_hash(text.at, (size_t)text.size) & (w->slots - 1);
     while (w->table[at] && !is_key(w, w->table[at] - 1u, text)) at = (at + 1) & (w->slots - 1);
     return at;
 }
@@ -55,27 +55,51 @@ static size_t slot_for(const Words *w, Text text)
 static int more_slots(Words *w)
 {
     size_t slots = w->slots ? w->slots * 4 : 64;
-    uint16_t *table = PyMem_RawCalloc(slots, sizeof *table);
+    uint32_t *table = PyMem_RawCalloc(slots, sizeof *table);
     if (!table) return fail(PyExc_MemoryError, "no room for a column");
     PyMem_RawFree(w->table);
     w->table = table;
     w->slots = slots;
     for (size_t code = 0; code < w->keys.count; code++) {
         Key k = ((Key *)w->spans.at)[code];
-        table[slot_for(w, (Text){w->keys.bytes.at + k.start, (Py_ssize_t)k.size})] = (uint16_t)(code + 1);
+        table[slot_for(w, (Text){w->keys.bytes.at + k.start, (Py_ssize_t)k.size})] = (uint32_t)(code + 1);
     }
+    return 0;
+}
+
+/* Makes room for words that two bytes cannot number. */
+static int widen(Bytes *codes)
+{
+    size_t count = codes->size / 2;
+    uint32_t *wide = PyMem_RawMalloc(count * 8 + 4);
+    if (!wide) return fail(PyExc_MemoryError, "no room for a column");
+    for (size_t n = 0; n < count; n++) {
+        uint16_t code;
+        memcpy(&code, codes->at + 2 * n, 2);
+        wide[n] = code;
+    }
+    PyMem_RawFree(codes->at);
+    *codes = (Bytes){(char *)wide, count * 4, count * 8 + 4};
     return 0;
 }
 
 static int new_word(Words *w, Text text)
 {
-    if (w->keys.count == UINT16_MAX) return fail(PyExc_OverflowError, "no small set");
+    if (w->keys.count == UINT32_MAX) return fail(PyExc_OverflowError, "too many words");
     if (w->keys.count * 2 >= w->slots && more_slots(w)) return -1;
-    if (put_one(&w->keys, text)) return -1;
-    Key k = {w->keys.bytes.size - (size_t)text.size, (size_t)text.size};
-    if (put(&w->spans, &k, sizeof k)) return -1;
-    w->last = (uint16_t)(w->keys.count - 1);
-    w->table[slot_for(w, text)] = (uint16_t)w->keys.count;
+    Texts before = w->keys;
+    Key k = {0, (size_t)text.size};
+    w->spans.size = before.count * sizeof k; /* a word that found no room may have left its span */
+    if (put(&w->spans, &k, sizeof k) || put_one(&w->keys, text)) return -1;
+    if (w->keys.count == NARROW_WORDS_MAX + 1 && widen(&w->codes)) {
+        w->keys.count = before.count;
+        w->keys.bytes.size = before.bytes.size;
+        return -1;
+    }
+    k.start = w->keys.bytes.size - k.size;
+    memcpy(w->spans.at + before.count * sizeof k, &k, sizeof k);
+    w->last = (uint32_t)(w->keys.count - 1);
+    w->table[slot_for(w, text)] = (uint32_t)w->keys.count;
     return 0;
 }
 
@@ -83,10 +107,33 @@ static inline int put_word(Words *w, Text text)
 {
     if (!w->keys.count || !is_key(w, w->last, text)) {
         size_t at = w->keys.count ? slot_for(w, text) : 0;
-        if (w->keys.count && w->table[at]) w->last = (uint16_t)(w->table[at] - 1);
+        if (w->keys.count && w->table[at]) w->last = w->table[at] - 1;
         else if (new_word(w, text)) return -1;
     }
-    return put(&w->codes, &w->last, sizeof w->last);
+    uint16_t narrow = (uint16_t)w->last;
+    return code_size(w) == 2 ? put(&w->codes, &narrow, sizeof narrow) : put(&w->codes, &w->last, sizeof w->last);
+}
+
+void column_mark(Column *c)
+{
+    c->mark = (Mark){
+        c->filled, c->fixed.size, c->nulls.size, c->ends.size, c->texts.bytes.size, c->texts.count, c->values.bytes.size,
+        c->values.count, c->words.codes.size / code_size(&c->words),
+    };
+}
+
+void column_undo(Column *c)
+{
+    const Mark *m = &c->mark;
+    c->filled = m->filled;
+    c->fixed.size = m->fixed;
+    c->nulls.size = m->nulls;
+    c->ends.size = m->ends;
+    c->texts.bytes.size = m->texts;
+    c->texts.count = m->text_count;
+    c->values.bytes.size = m->values;
+    c->values.count = m->value_count;
+    c->words.codes.size = m->codes * code_size(&c->words);
 }
 
 void column_clear(Column *c)
@@ -132,7 +179,7 @@ int put_ms(Column *c, int64_t ms, bool is_there)
 int end_row(Column *c, bool filled)
 {
     c->filled |= filled;
-    uint64_t end = c->kind == 'T' || c->kind == 'X' ? c->texts.count : c->kind == 'W' ? c->words.codes.size / 2
+    uint64_t end = c->kind == 'T' || c->kind == 'X' ? c->texts.count : c->kind == 'W' ? c->words.codes.size / code_size(&c->words)
                                                                   : c->fixed.size / (c->kind == 'L' ? 8 : 1);
     return put(&c->ends, &end, sizeof end);
 }

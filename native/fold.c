@@ -1,5 +1,5 @@
-/* Messages to records: streams/fold.py said quickly, straight into columns. Whatever does not look as expected raises,
- * and the Python makes the block. */
+/* Messages to records: what streams/fold.py says, straight into columns. A message that does not look as expected is
+ * refused, with an error set; the Python then makes its record. */
 #include "fold.h"
 
 /* ---- what a message says itself ---- */
@@ -183,12 +183,26 @@ static int write_json(Json *j, const char *text, Py_ssize_t size)
     return 0;
 }
 
+/* Writes the escape of a character as msgspec does: the short one where there is one. */
+static int write_escape(Json *j, uint8_t byte)
+{
+    static const char shorts[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
+    const char *found = byte ? strchr(shorts, byte) : NULL;
+    if (found) return write_json(j, (char[]){'\\', letters[found - shorts]}, 2);
+    return write_json(j, (char[]){'\\', 'u', '0', '0', digits[byte >> 4], digits[byte & 15]}, 6);
+}
+
 static int write_quoted(Json *j, Text text, bool last)
 {
-    for (Py_ssize_t n = 0; n < text.size; n++)
-        if ((uint8_t)text.at[n] < 0x20 || text.at[n] == '"' || text.at[n] == '\\')
-            return fail(PyExc_ValueError, "a text that needs escapes");
-    return write_json(j, "\"", 1) || write_json(j, text.at, text.size) || write_json(j, last ? "\"]" : "\",", 2);
+    Py_ssize_t from = 0;
+    if (write_json(j, "\"", 1)) return -1;
+    for (Py_ssize_t n = 0; n < text.size; n++) {
+        uint8_t byte = (uint8_t)text.at[n];
+        if (byte >= 0x20 && byte != '"' && byte != '\\') continue;
+        if (write_json(j, text.at + from, n - from) || write_escape(j, byte)) return -1;
+        from = n + 1;
+    }
+    return write_json(j, text.at + from, text.size - from) || write_json(j, last ? "\"]" : "\",", 2);
 }
 
 static int write_facts(Json *j, const Text own[OWN], const Step **ordered, int count)
@@ -243,11 +257,23 @@ static int add_carried(const Builder *b, Block *block, const Ref *send, const St
 
 /* ---- rows ---- */
 
+static int more_blocks(Builder *b)
+{
+    int room = b->block_room * 2 + 8;
+    Block **blocks = PyMem_RawRealloc(b->blocks, (size_t)room * sizeof *blocks);
+    if (!blocks) return fail(PyExc_MemoryError, "no room for another month");
+    b->blocks = blocks;
+    b->block_room = room;
+    return 0;
+}
+
 static Block *new_block(Builder *b, int month)
 {
-    Block *block = b->block_count < MONTHS_MAX ? PyMem_RawCalloc(1, sizeof *block) : NULL;
+    if (b->block_count == b->block_room && more_blocks(b)) return NULL;
+    Block *block = PyMem_RawCalloc(1, sizeof *block);
     if (!block) return fail(PyExc_MemoryError, "no room for another month"), NULL;
     block->month = month;
+    b->block_last = b->block_count;
     b->blocks[b->block_count++] = block;
     for (int n = 0; n < b->count; n++) block->columns[n].kind = b->kinds[n];
     return block;
@@ -257,8 +283,9 @@ static Block *new_block(Builder *b, int month)
 static Block *block_at(Builder *b, int64_t ms)
 {
     int month = month_of(ms);
+    if (b->block_count && b->blocks[b->block_last]->month == month) return b->blocks[b->block_last];
     for (int n = 0; n < b->block_count; n++)
-        if (b->blocks[n]->month == month) return b->blocks[n];
+        if (b->blocks[n]->month == month) return b->blocks[b->block_last = n];
     return new_block(b, month);
 }
 

@@ -5,7 +5,6 @@
 #include "columns.h"
 
 #define RECEIPTS_MAX 320
-#define MONTHS_MAX 64
 #define COLUMNS_MAX 96
 #define SOURCE_SIZE_MAX 320
 #define VERSION_RANK_SHIFT 32
@@ -27,7 +26,7 @@ enum {
 
 typedef struct {
     int month;
-    Py_ssize_t rows;
+    Py_ssize_t rows, marked; /* how many rows there were at the mark */
     Column columns[COLUMNS_MAX];
 } Block;
 
@@ -47,8 +46,8 @@ typedef struct {
     int said[COLUMNS_MAX], said_count; /* columns that a message gives as they are */
     Access sends, receives, receipts;
     Slots lives;
-    Block *blocks[MONTHS_MAX];
-    int block_count;
+    Block **blocks;
+    int block_count, block_room, block_last; /* the one that the row before went into */
 } Builder;
 
 /* An event and how to reach into it. */

@@ -5,15 +5,7 @@ enum { MESSAGE_ID, EVENT_ID, STATE, OCCURRED_MS, SEGMENT, PARTS };
 
 static PyObject *names[PARTS];
 
-/* Of ASCII it is the hash of the str. */
-static int64_t hash_of_text(Span text)
-{
-#if PY_VERSION_HEX < 0x030E0000
-    return _Py_HashBytes(text.start, text.size);
-#else
-    return Py_HashBuffer(text.start, text.size);
-#endif
-}
+static int64_t event_id_hash(Span id) { return (int64_t)keyed_hash(id.start, (size_t)id.size); }
 
 static int64_t part_in_bytes(const Event *e, int part)
 {
@@ -21,7 +13,7 @@ static int64_t part_in_bytes(const Event *e, int part)
     case MESSAGE_ID:
         return PyObject_Hash(e->id);
     case EVENT_ID:
-        return hash_of_text(span_at(e, e->decoder->by_kind['i']));
+        return event_id_hash(span_at(e, e->decoder->by_kind['i']));
     case STATE:
         return PyObject_Hash(e->state);
     default:
@@ -29,10 +21,26 @@ static int64_t part_in_bytes(const Event *e, int part)
     }
 }
 
+static int64_t part_of_value(PyObject *value, int part)
+{
+    Py_ssize_t size;
+    const char *id;
+    switch (part) {
+    case EVENT_ID:
+        id = PyUnicode_AsUTF8AndSize(value, &size);
+        return id ? event_id_hash((Span){(const uint8_t *)id, size, false, true}) : -1;
+    case OCCURRED_MS:
+    case SEGMENT:
+        return PyLong_AsLongLong(value);
+    default:
+        return PyObject_Hash(value);
+    }
+}
+
 static int64_t part_of(PyObject *event, int part)
 {
     PyObject *value = PyObject_GetAttr(event, names[part]);
-    int64_t hash = value ? PyObject_Hash(value) : -1;
+    int64_t hash = value ? part_of_value(value, part) : -1;
     Py_XDECREF(value);
     return hash;
 }

@@ -7,6 +7,7 @@ int event_setup(void);
 int fold_setup(void);
 int identity_setup(void);
 int join_setup(void);
+int keyed_setup(void);
 int log_setup(void);
 
 static PyMethodDef functions[] = {
@@ -25,7 +26,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    if (decode_setup() || decoder_setup() || event_setup() || fold_setup() || identity_setup() || join_setup() || log_setup())
+    if (keyed_setup() || decode_setup() || decoder_setup() || event_setup() || fold_setup() || identity_setup() || join_setup() || log_setup())
         return NULL;
     PyObject *m = PyModule_Create(&module);
     PyTypeObject *types[] = {&DecoderType, &EventType, &BuilderType, &JoinerType, &RecordType};

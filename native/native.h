@@ -159,6 +159,7 @@ typedef struct {
     Place places[];
 } Event;
 
+/* Unkeyed, for tables that no text can make slow: the decoder's names, which are ours, and its direct-mapped cache. */
 static inline uint32_t hash_of(const uint8_t *start, Py_ssize_t size)
 {
     uint64_t h = (uint64_t)size * 0x9E3779B97F4A7C15u;
@@ -175,6 +176,13 @@ static inline uint32_t hash_of(const uint8_t *start, Py_ssize_t size)
     h = (h ^ rest) * 0xD6E8FEB86659FD93u;
     return (uint32_t)(h >> 32);
 }
+
+/* ---- keyed.c ---- */
+/* Drawn at random once a process: who does not know it cannot choose texts that collide. */
+extern uint64_t hash_key[2];
+
+/* SipHash-1-3, as Python hashes its own strings. */
+uint64_t keyed_hash(const void *text, size_t size);
 
 PyObject *cached_text(Decoder *d, const Span *s);
 PyObject *decode_batch(Decoder *d, PyObject *const *args, Py_ssize_t nargs);

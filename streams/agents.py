@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from schemas.events import TOPICS
 from streams import kafka, recovery
 from streams.app import faust_app
+from streams.aside import aside
 from streams.barrier import Barrier
 from streams.clock import clock_ms, monotonic_ms
 from streams.flow import Flow, Found
@@ -244,7 +245,7 @@ class Worker:
             self.flow.resume(topic, shard, entries, held, found, self._clock())
         if batch.records:
             self.app.consumer.worked(TopicPartition(batch.topic, shard), batch.records[-1].timestamp)
-        self._sample(batch)
+        aside("sampling a batch", self._sample, batch)
         self._next[topic, shard] = max(at, batch.next_offset)
         self.barrier.did(topic, shard, self._next[topic, shard])
 
@@ -347,7 +348,7 @@ class Worker:
     async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         if self.flow.partitions:
             await self.barrier.last(_REVOKE_TIMEOUT_S)
-        self._tally.gather(self.flow.partitions)
+        aside("gathering counts", self._tally.gather, self.flow.partitions)
         self.flow.partitions.clear()
         self.barrier.forget()
         self.ends.clear()
@@ -369,7 +370,7 @@ class Worker:
         recovered = await self._retry_read(self._load, shards)
         if generation != self.barrier.generation:
             return
-        self._tally.took(recovered.partitions)
+        aside("gathering counts", self._tally.took, recovered.partitions)
         for tp, start in starts.items():
             topic = tp.topic.removeprefix(self.settings.topic_prefix)
             self._next[topic, tp.partition] = start.offset

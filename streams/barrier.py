@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 from streams import folding
+from streams.aside import aside
 from streams.effects import DeadLetter, OpenRow, Rows, Snapshot
 from streams.flow import RECEIPTS, RECEIVES, SENDS, TOPICS, Flow
 from streams.settle import Partition
@@ -159,7 +160,7 @@ class Barrier:
         if checkpoint:
             await self._write_snapshots(cuts, offsets, now_ms)
             await self._retry("commit", lambda: self._kafka.commit(offsets, generation))
-        self.on_written(checkpoint, self._clock_ms() - now_ms)
+        aside("telling of a write", self.on_written, checkpoint, self._clock_ms() - now_ms)
         self._roomy.set()
 
     def forget(self) -> None:

@@ -46,13 +46,18 @@ def block_of(columns: Sequence[Column], data: Columns) -> pa.Table:
 
 def by_month(records: Columns) -> list[Columns]:
     """Columns of `Record` cut by month: one insert into one partition is one part, all of it or nothing."""
-    days = [at // _DAY_MS for at in records[_OCCURRED_AT]]
+    days = [at // _DAY_MS for at in records[_OCCURRED_AT]] if records else []
     if not days or _month(min(days)) == _month(max(days)):
         return [records]
     months: dict[tuple[int, int], list[int]] = {}
     for n, day in enumerate(days):
         months.setdefault(_month(day), []).append(n)
     return [[[values[n] for n in rows] for values in records] for rows in months.values()]
+
+
+def month_of(at_ms: int) -> tuple[int, int]:
+    """The year and month of an instant, UTC."""
+    return _month(at_ms // _DAY_MS)
 
 
 @lru_cache(4096)

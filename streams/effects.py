@@ -76,6 +76,14 @@ class Found(NamedTuple):
         return direction in self.records or direction in self.begun
 
 
+class Unstorable(NamedTuple):
+    """A row the store refuses, why, and the log entries (`topic:partition:offset`) it was made of."""
+
+    row: tuple[object, ...]
+    detail: str
+    sources: tuple[str, ...] = ()
+
+
 class Rows(NamedTuple):
     """What is finished."""
 

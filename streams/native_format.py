@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 _VERSION: Final = pack("<Q", 1)
-# A dictionary of its own, new with this block; places in it are 16 bits.
-_DICTIONARY: Final = pack("<Q", 1 << 9 | 1 << 10 | 1)
+# A dictionary of its own, new with this block; places in it are 16 bits, or 32 where it has more words.
+_DICTIONARY: Final = 1 << 9 | 1 << 10
+_PLACES: Final = {2: 1, 4: 2}
+_NARROW_MAX: Final = 1 << 16
 _NUMPY: Final = {"B": "<u1", "H": "<u2", "Q": "<u8", "q": "<i8", "m": "<i8"}
 
 
@@ -50,17 +52,24 @@ def _values(kind: str, buffers: tuple[Any, ...]) -> Iterator[bytes]:
 
 def _words(count: int, words: bytes, places: bytes) -> Iterator[bytes]:
     if places:
-        yield _DICTIONARY + pack("<Q", count)
+        size = _place_size(count)
+        yield pack("<QQ", _DICTIONARY | _PLACES[size], count)
         yield words
-        yield pack("<Q", len(places) // 2)
+        yield pack("<Q", len(places) // size)
         yield places
+
+
+def _place_size(count: int) -> int:
+    """The bytes of a place among so many words (native/columns.h)."""
+    return 2 if count <= _NARROW_MAX else 4
 
 
 def as_array(column: Values) -> pa.Array:
     """A column of words, numbers or instants: strings, or int64 with null for none."""
     if column.kind == "w":
         count, words, places = column.buffers
-        return pa.array(_texts(words, count), pa.string()).take(pa.array(np.frombuffer(places, "<u2")))
+        at = np.frombuffer(places, f"<u{_place_size(count)}")
+        return pa.array(_texts(words, count), pa.string()).take(pa.array(at))
     if column.kind == "t":
         return pa.array(_texts(column.buffers[0]), pa.string())
     if column.kind == "M":

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from streams import kafka
+from streams.aside import aside
 from streams.effects import DeadLetter
 from streams.letters import cut_letter, entry_letter, left_letter
 from streams.settings import Settings
@@ -52,7 +53,7 @@ class Outbox:
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Produces dead letters and waits for their acknowledgement."""
         await self._produce([await self._letter(letter) for letter in letters])
-        self._tally.dead_letters.update(letter.reason for letter in letters)
+        aside("counting dead letters", self._tally.dead_letters.update, [letter.reason for letter in letters])
 
     async def _letter(self, letter: DeadLetter) -> dict[str, Any]:
         topic, entry, receipt = self._settings.topic_prefix + letter.topic, letter.entry, letter.receipt
@@ -77,7 +78,7 @@ class Outbox:
             entries = await self._read_back(sources)
             await self._produce([entry_letter(e.topic, e.partition, e, "unstorable", detail) for e in entries])
             count += len(entries)
-        self._tally.dead_letters["unstorable"] += count
+        aside("counting dead letters", self._tally.dead_letters.update, {"unstorable": count})
         log.error("%d rows cannot be stored: their %d events became dead letters, which say why", len(bad), count)
 
     async def _produce(self, letters: list[dict[str, Any]]) -> None:

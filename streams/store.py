@@ -7,11 +7,11 @@ rows are halved until the bad one is alone.
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
@@ -27,8 +27,9 @@ from schemas.record import COLUMNS, Column, Record
 from streams import join
 from streams.blocks import block_of, by_month
 from streams.effects import Found, OpenRow
+from streams.effects import Unstorable as Unstorable
 from streams.fold import Columns, columns_of
-from streams.folding import Block, Folded
+from streams.folding import Block, Folded, Piece
 from streams.tables import (
     CHECKPOINT_COLUMNS,
     LOOKUP_BRIEF,
@@ -64,20 +65,19 @@ _RETRYABLE: Final = frozenset(
 _CODE: Final = re.compile(r"Code: (\d+)")
 
 
+Wrote = Callable[[Piece], object]
+
+
+def _tell_nobody(_: Piece) -> None:
+    """Take no notice of what was written."""
+
+
 class Unavailable(Exception):
     """The store cannot do it now; the same call may succeed later. One sentence."""
 
 
 class StoreError(Exception):
     """The store cannot be used as it is; one sentence."""
-
-
-class Unstorable(NamedTuple):
-    """A row the store refuses, why, and the log entries (`topic:partition:offset`) it was made of."""
-
-    row: tuple[object, ...]
-    detail: str
-    sources: tuple[str, ...] = ()
 
 
 def connect(url: str) -> Client:
@@ -162,18 +162,33 @@ class Store:
 
     # ---- writing -------------------------------------------------------------------------------------------
 
-    def write_records(self, records: Columns | Folded) -> list[Unstorable]:
-        """Inserts records, one insert a month; returns the rows that cannot be stored."""
-        if isinstance(records, Folded):
-            try:
-                for block in records:
-                    self._insert_block(block)
-                return []
-            except Unavailable:
-                raise
-            except Exception:  # as below; which row it is shows when they are halved
-                records = records.columns()
-        bad = [bad for part in by_month(records) for bad in self._write("mdrs", COLUMNS, part)]
+    def write_records(self, records: Columns | Folded, wrote: Wrote = _tell_nobody) -> list[Unstorable]:
+        """Insert records, one insert a month; return the rows that cannot be stored.
+
+        `wrote` is told of each piece that the store took.
+        """
+        bad: list[Unstorable] = []
+        for piece in records if isinstance(records, Folded) else [records]:
+            if isinstance(piece, Unstorable):
+                bad.append(piece)
+            elif isinstance(piece, Block):
+                bad += self._write_block(piece, wrote)
+            else:
+                bad += self._write_columns(piece, wrote)
+        return bad
+
+    def _write_block(self, block: Block, wrote: Wrote) -> list[Unstorable]:
+        try:
+            self._insert_block(block)
+        except Unavailable:
+            raise
+        except Exception:  # which row it is shows when they are halved
+            return self._write_columns(block.again(), wrote)
+        wrote(block)
+        return []
+
+    def _write_columns(self, records: Columns, wrote: Wrote) -> list[Unstorable]:
+        bad = [bad for part in by_month(records) for bad in self._write("mdrs", COLUMNS, part, wrote)]
         return [b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
 
     def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
@@ -197,7 +212,9 @@ class Store:
         for bad in self._write("checkpoints", CHECKPOINT_COLUMNS, columns_of(rows)):
             raise StoreError(f"a checkpoint cannot be stored: {bad.detail}")
 
-    def _write(self, table: str, columns: Sequence[Column], data: Columns) -> list[Unstorable]:
+    def _write(
+        self, table: str, columns: Sequence[Column], data: Columns, wrote: Wrote = _tell_nobody
+    ) -> list[Unstorable]:
         if not data or not data[0]:
             return []
         try:
@@ -209,7 +226,8 @@ class Store:
             if count == 1:
                 return [Unstorable(tuple(values[0] for values in data), _reason(e))]
             halves = [values[: count // 2] for values in data], [values[count // 2 :] for values in data]
-            return self._write(table, columns, halves[0]) + self._write(table, columns, halves[1])
+            return [bad for half in halves for bad in self._write(table, columns, half, wrote)]
+        wrote(data)
         return []
 
     def _insert(self, table: str, block: pa.Table) -> None:

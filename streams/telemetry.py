@@ -21,11 +21,13 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from schemas import native
 from schemas.events import REASONS, TOPICS
 from schemas.record import COLUMNS
+from streams.aside import aside, failures
 from streams.effects import Counts
-from streams.fold import Columns, columns_of
-from streams.folding import Folded, as_array
+from streams.fold import Columns
+from streams.folding import Folded, Piece, as_array
 from streams.lag import Report
 from streams.lag_rules import STATUSES
 from streams.settle import Partition
@@ -34,6 +36,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _DISTRIBUTION: Final = "message-detail-records"
 _DELAYS_S: Final = (1, 2, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 259_200)
 _DURATIONS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BUILD: Final = ("version", "native")
 _NAMES: Final = [c.name for c in COLUMNS]
 _TYPE, _DIRECTION, _AMENDMENTS, _OCCURRED, _FINAL, _SETTLED = map(
     _NAMES.index, ("record_type", "direction", "amendments", "occurred_at", "final_at", "settled_at")
@@ -73,17 +76,19 @@ class Tally:
                     grown = getattr(now, name) - getattr(before, name)
                     setattr(self.outcomes, name, getattr(self.outcomes, name) + grown)
 
-    def wrote(self, records: Columns | Folded) -> None:
+    def wrote(self, pieces: Sequence[Piece]) -> None:
         """Counts records as they are written for the first time, and how long their final receipts took.
 
         One that was amended is new all the same if it settled after everything that was written before.
         """
-        amendments, settled, occurred = (as_array(records, c).to_numpy() for c in (_AMENDMENTS, _SETTLED, _OCCURRED))
+        if not pieces:
+            return
+        amendments, settled, occurred = (as_array(pieces, c).to_numpy() for c in (_AMENDMENTS, _SETTLED, _OCCURRED))
         since_ms, self._settled_ms = self._settled_ms, max(self._settled_ms, int(settled.max()))
         is_new = (amendments == 0) | (settled > since_ms)
-        for kind in as_array(records, _TYPE).filter(pa.array(is_new)).value_counts().to_pylist():
+        for kind in as_array(pieces, _TYPE).filter(pa.array(is_new)).value_counts().to_pylist():
             self.records[kind["values"]] += kind["counts"]
-        final, is_outbound = as_array(records, _FINAL), pc.equal(as_array(records, _DIRECTION), "outbound")
+        final, is_outbound = as_array(pieces, _FINAL), pc.equal(as_array(pieces, _DIRECTION), "outbound")
         told = is_new & final.is_valid().to_numpy(zero_copy_only=False) & is_outbound.to_numpy(zero_copy_only=False)
         delays_s = np.maximum(final.fill_null(0).to_numpy()[told] - occurred[told], 0) / 1000
         self.delays += np.bincount(np.searchsorted(_DELAYS_S, delays_s), minlength=len(self.delays))
@@ -104,13 +109,9 @@ class Metered:
 
     def write_records(self, records: Columns | Folded) -> Any:
         """See `Store.write_records`."""
-        bad = self._timed("mdrs", self._store.write_records, records)
-        refused = [b.row for b in bad]
-        if refused:
-            whole = records.columns() if isinstance(records, Folded) else records
-            records = columns_of([row for row in zip(*whole, strict=True) if row not in refused])
-        if records:
-            self._tally.wrote(records)
+        written: list[Piece] = []
+        bad = self._timed("mdrs", self._store.write_records, records, written.append)
+        aside("counting records", self._tally.wrote, written)
         return bad
 
     def write_open(self, rows: Sequence[Any]) -> Any:
@@ -137,7 +138,10 @@ class Metered:
         try:
             return call(*args)
         finally:
-            self._seconds.labels(table).observe(time.perf_counter() - began_s)
+            aside("timing an insert", self._observe, table, time.perf_counter() - began_s)
+
+    def _observe(self, table: str, seconds: float) -> None:
+        self._seconds.labels(table).observe(seconds)
 
 
 class Live(NamedTuple):
@@ -188,11 +192,19 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         """The families that are made at a scrape."""
         live, tally, topics = self._telemetry.live(), self._telemetry.tally, self._telemetry.topics
-        tally.gather(live.partitions)
-        yield from _counted(tally, topics)
-        yield from _lag(live)
-        yield from _standing(live, topics)
-        yield _gauge("mdr_build_info", "The version that runs.", ["version"], {(_version(),): 1})
+        aside("gathering counts", tally.gather, live.partitions)
+        yield from _guarded("telling counts", _counted, tally, topics)
+        yield from _guarded("telling the lag", _lag, live)
+        yield from _guarded("telling what stands", _standing, live, topics)
+        build = (_version(), "yes" if native.enabled else "no")
+        yield _gauge("mdr_build_info", "The version that runs, and whether it is compiled.", _BUILD, {build: 1})
+
+
+def _guarded(what: str, families: Callable[..., Iterator[Metric]], *args: Any) -> list[Metric]:
+    """Return what of the families can be told: one that fails does not take the others along."""
+    told: list[Metric] = []
+    aside(what, lambda: told.extend(families(*args)))
+    return told
 
 
 def _counted(tally: Tally, topics: Mapping[str, str]) -> Iterator[Metric]:
@@ -210,6 +222,7 @@ def _counted(tally: Tally, topics: Mapping[str, str]) -> Iterator[Metric]:
         ("mdr_orphan_receipts_total", "Receipts that never met a message.", outcomes.orphaned),
         ("mdr_adopted_receipts_total", "Orphaned receipts whose message came after all.", outcomes.adopted),
         ("mdr_misplaced_events_total", "Sampled entries in another partition than their key's.", tally.misplaced),
+        ("mdr_counting_failures_total", "Failures of what only counts or logs.", sum(failures.values())),
     ):
         yield CounterMetricFamily(name, meaning, value)
     sums = np.cumsum(tally.delays)

@@ -1,6 +1,6 @@
 """Records in whatever shape they are written, as the rows that they are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +9,10 @@ from clickhouse_connect.driver.query import QueryContext
 from clickhouse_connect.driver.transform import NativeTransform
 
 from schemas.record import COLUMNS, Record
+from streams.effects import Rows, Unstorable
 from streams.fold import Columns
 from streams.folding import Block, Folded
+from tests.entries import NOON_MS
 
 
 def rows_of(records: Columns | Folded) -> Iterator[tuple[Any, ...]]:
@@ -18,8 +20,17 @@ def rows_of(records: Columns | Folded) -> Iterator[tuple[Any, ...]]:
     if not isinstance(records, Folded):
         yield from zip(*records, strict=True)
         return
-    for block in records:
-        yield from block_rows(block)
+    for piece in records:
+        assert not isinstance(piece, Unstorable)
+        yield from block_rows(piece) if isinstance(piece, Block) else zip(*piece, strict=True)
+
+
+def blocks_of(taken: Sequence[Rows]) -> list[Block]:
+    """The blocks of what was taken, of which the builder refuses nothing."""
+    pieces = list(Folded(taken, NOON_MS))
+    blocks = [piece for piece in pieces if isinstance(piece, Block)]
+    assert len(blocks) == len(pieces)
+    return blocks
 
 
 def block_rows(block: Block) -> Iterator[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from streams import barrier
+from streams import aside, barrier
 from streams.barrier import Barrier
 from streams.effects import DeadLetter
 from streams.flow import Flow
@@ -398,3 +398,22 @@ def test_settled_messages_leave_what_is_open() -> None:
     tables = run(work).outside.tables
     assert [row.is_deleted for row in tables.open.values()] == [1]
     assert len(tables.mdrs) == 1
+
+
+def test_what_only_tells_of_a_write_cannot_fail_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is called after a write raises: the write stands, the next one is made, and one line says so."""
+    aside.failures.clear()
+
+    def raises(checkpoint: bool, took_ms: int) -> None:
+        raise KeyError("a bug")
+
+    async def work(bench: Bench) -> None:
+        bench.barrier.on_written = raises
+        for n in range(2):
+            bench.read("sends", event("sends", f"m{n}"))
+            await bench.barrier.write(checkpoint=True)
+
+    bench = run(work)
+    assert bench.outside.committed == {("sends", 0): 2}
+    assert aside.failures == {"telling of a write": 2}
+    assert [record.levelname for record in caplog.records if record.name == "streams.aside"] == ["ERROR"]

@@ -17,11 +17,10 @@ from streams import fetched, folding, simulate
 from streams.effects import Rows
 from streams.facts import identities
 from streams.fold import records
-from streams.folding import Folded
 from streams.join import Life
 from streams.recent import hashes, hashes_in
 from tests.entries import NOON_MS, LogEntry, event, value
-from tests.rows import block_rows, rows_of
+from tests.rows import block_rows, blocks_of
 from tests.test_examples import CLOCK_MS, GOOD, key_of
 from tests.test_fetched import batch
 
@@ -263,7 +262,7 @@ def lives() -> list[Life]:
 
 def same(taken: list[Rows]) -> bool:
     """Whether both ways make the same rows of what was taken, not counting their order."""
-    quick = sorted(rows_of(Folded(taken, NOON_MS)), key=str)
+    quick = sorted((row for block in blocks_of(taken) for row in block_rows(block)), key=str)
     return quick == sorted(zip(*records(taken, NOON_MS), strict=True), key=str)
 
 
@@ -309,7 +308,7 @@ def test_blocks_are_of_a_month_and_of_a_size(monkeypatch: pytest.MonkeyPatch) ->
     months = [NOON_MS, NOON_MS - 40 * 86_400_000]
     sends = [LogEntry(n, NOON_MS, b"m1", value(event("sends", at_ms=months[n % 2]))) for n in range(2_600)]
     taken = [Rows(1, [Life(send, settled_ms=NOON_MS) for send in compiled("sends", sends)], [], [])]
-    blocks = list(Folded(taken, NOON_MS))
+    blocks = blocks_of(taken)
     assert [block.rows for block in blocks] == [1_000, 1_000, 300, 300]
     for block in blocks:
         assert len({row[OCCURRED_AT] // 86_400_000 for row in block_rows(block)}) == 1
@@ -318,25 +317,38 @@ def test_blocks_are_of_a_month_and_of_a_size(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_column_of_nothing_but_its_default_is_left_out() -> None:
     """The table fills it in; the names are the table's."""
     (send,) = compiled("sends", [LogEntry(0, NOON_MS, b"m1", value(event("sends")))])
-    (block,) = Folded([Rows(0, [Life(send, settled_ms=NOON_MS)], [], [])], NOON_MS)
+    (block,) = blocks_of([Rows(0, [Life(send, settled_ms=NOON_MS)], [], [])])
     left_out = {column.name for column in COLUMNS} - set(block.columns)
     assert {"tags", "attributes", "sent_at", "final_at", "amended_at", "rate_nanos", "facts", "mcc"} <= left_out
     assert {"timeline.segment", "timeline.error_code", "state", "currency"} <= set(block.columns)
 
 
-def test_what_it_does_not_expect_it_refuses() -> None:
-    """A value of another type, a text that needs escapes among the facts, too many receipts: an error, never a wrong row."""
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_what_it_does_not_expect_it_refuses(at: int) -> None:
+    """A value of another type, a count that no column holds, too many receipts: refused alone, wherever it stands."""
     (send,) = compiled("sends", [LogEntry(0, NOON_MS, b"m1", value(event("sends")))])
     (receipt,) = compiled("receipts", [LogEntry(0, NOON_MS, b"m1", value(event("receipts", provider="p")))])
-    plain = batches.as_struct(receipt)
-    plain.provider = '"'
-    wrong: Any = [
-        Life(batches.as_struct(send), settled_ms=1), Life(send, (plain,)), Life(send, (receipt,) * 321), Life(receipt), Receive,
+    no_receipts: Any = (None,)
+    odd: Any = [
+        Life(batches.as_struct(send), settled_ms=1), Life(batches.as_struct(send), settled_ms=1), Life(send, amendments=70_000),
+        Life(send, (receipt,) * 321), Life(receipt), Receive, Life(send, no_receipts),
     ]  # fmt: skip
-    wrong[0].send.body = 5
-    for life in wrong:
-        with pytest.raises((TypeError, ValueError, OverflowError)):
-            list(Folded([Rows(0, [life], [], [])], NOON_MS))
+    odd[0].send.body, odd[1].send.segments = 5, 256
+    good = [Life(made, (receipt,), settled_ms=NOON_MS) for made in (send, batches.as_struct(send))]
+    for life in odd:
+        builder = folding._new_builder()
+        lives = [*good, *good]
+        lives.insert(at, life)
+        assert builder.outbound(0, lives) == [life] and builder.outbound(0, good) == []
+        assert [rows for rows, _ in builder.finish()] == [6]
+
+
+def test_of_a_month_whose_one_message_is_refused_there_is_no_block() -> None:
+    """What it had put there half-way is taken back."""
+    (send,) = compiled("sends", [LogEntry(0, NOON_MS, b"m1", value(event("sends")))])
+    builder = folding._new_builder()
+    odd = Life(send, amendments=70_000)
+    assert builder.outbound(0, [odd]) == [odd] and builder.finish() == []
 
 
 def test_entries_of_any_kind_are_read() -> None:

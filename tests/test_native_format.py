@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from schemas.record import COLUMNS
-from streams import fold, folding
+from streams import fold, folding, native_format
 from streams.effects import Rows
-from streams.folding import Folded
 from streams.join import Life
 from streams.store import Store
 from streams.tables import select_columns
 from tests.entries import NOON_MS, read
-from tests.rows import block_rows
+from tests.rows import block_rows, blocks_of
 from tests.servers import serve
 
 pytestmark = pytest.mark.native
@@ -70,27 +70,29 @@ def test_a_text_has_its_size_before_it(size: int) -> None:
     """Also in a small set, and in a list."""
     send = read("sends", 0)
     send.body, send.callback_url, send.tags = "x" * size, "y" * size, ("", "z" * size)
-    (block,) = Folded([Rows(0, [Life(send, settled_ms=NOON_MS)], [], [])], NOON_MS)
+    (block,) = blocks_of([Rows(0, [Life(send, settled_ms=NOON_MS)], [], [])])
     ((row,), names) = list(block_rows(block)), [c.name for c in COLUMNS]
     assert [row[names.index(name)] for name in ("body", "callback_url", "tags")] == [send.body, send.callback_url, send.tags]
 
 
-def test_a_small_set_may_grow_until_it_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Places in it are 16 bits: a block with more words is refused, and made by the fold instead."""
+@pytest.mark.parametrize("count", [65_535, 65_536, 65_537, 70_000])
+def test_a_small_set_may_grow(store: Store, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places in it take two bytes, and four as soon as there are more words than those can number."""
     monkeypatch.setattr(folding, "_BLOCK_ROWS", 100_000)
-    sends = [read("sends", 0) for _ in range(65_536)]
-    for n, send in enumerate(sends):
-        send.callback_url = str(n)
-    lives = [Life(send, settled_ms=NOON_MS) for send in sends]
-    (block,) = Folded([Rows(0, lives[:-1], [], [])], NOON_MS)
-    at = [c.name for c in COLUMNS].index("callback_url")
-    assert [row[at] for row in block_rows(block)] == [send.callback_url for send in sends[:-1]]
-    with pytest.raises(OverflowError, match="no small set"):
-        list(Folded([Rows(0, lives, [], [])], NOON_MS))
+    first, lives = read("sends"), []
+    for n in range(count):
+        send = msgspec.structs.replace(first)
+        send.message_id, send.callback_url = f"m{n}", str(n)
+        lives.append(Life(send, settled_ms=NOON_MS))
+    assert store.write_records(folding.records([Rows(0, [*lives, lives[0]], [], [])], NOON_MS)) == []
+    wrong = "SELECT count(), uniqExact(message_id), countIf(concat('m', callback_url) != message_id) FROM mdrs"
+    assert [tuple(row) for row in store.query(wrong, {})] == [(count + 1, count, 0)]
+    (block,) = blocks_of([Rows(0, [*lives, lives[0]], [], [])])
+    assert native_format.as_array(block.columns["callback_url"]).to_pylist()[-2:] == [str(count - 1), "0"]
 
 
 @pytest.mark.parametrize("rows", [1, 127, 128, 255, 256, 16_500])
 def test_a_block_says_how_many_rows_it_has(rows: int) -> None:
     """In seven bits a byte, as the sizes of texts."""
-    (block,) = Folded([Rows(0, [Life(read("sends", 0), settled_ms=NOON_MS)] * rows, [], [])], NOON_MS)
+    (block,) = blocks_of([Rows(0, [Life(read("sends", 0), settled_ms=NOON_MS)] * rows, [], [])])
     assert sum(1 for _ in block_rows(block)) == rows

@@ -7,13 +7,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.record import COLUMNS
+from streams import aside
+from streams.fold import columns_of
 from streams.lag import AgentLag, Report
 from streams.settle import Partition
 from streams.telemetry import Live, Metered, Tally, Telemetry
 
 NOW_MS = 1_795_000_000_000
 LABELS = {
-    "agent", "topic", "partition", "status", "record_type", "reason", "table", "kind", "le", "version",
+    "agent", "topic", "partition", "status", "record_type", "reason", "table", "kind", "le", "version", "native",
 }  # fmt: skip
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -67,9 +69,18 @@ class Tables:
     def __init__(self, *refused: int) -> None:
         self.refused = refused
 
-    def write_records(self, records: Any) -> list[Any]:
+    def write_records(self, records: Any, wrote: Any) -> list[Any]:
         rows = list(zip(*records, strict=True))
+        taken = [row for n, row in enumerate(rows) if n not in self.refused]
+        if taken:
+            wrote(columns_of(taken))
         return [type("Bad", (), {"row": rows[at]}) for at in self.refused]
+
+
+@pytest.fixture(autouse=True)
+def nothing_failed() -> None:
+    """Each test begins without failures of an earlier one."""
+    aside.failures.clear()
 
 
 def write(telemetry: Telemetry, rows: list[tuple[Any, ...]], *refused: int) -> None:
@@ -169,3 +180,37 @@ def test_the_status_is_one_of_all() -> None:
     """Exactly the status that an agent has is 1, so that an alert can wait for one."""
     told = {dict(labels)["status"]: v for (name, labels), v in values(watched()).items() if name == "mdr_agent_status"}
     assert told == {"ok": 0, "catching_up": 1, "falling_behind": 0, "stalled": 0, "stopped": 0}
+
+
+def test_a_count_that_fails_fails_nothing_else(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What was written is acknowledged all the same, the other metrics are told, and the failure is counted."""
+    telemetry = Telemetry("mdr.")
+    monkeypatch.setattr(telemetry.tally, "_settled_ms", None)
+    monkeypatch.setattr(telemetry.insert_seconds, "labels", None)
+    telemetry.live = lambda: Live(partitions={0: Any})  # type: ignore[dict-item]
+    for _ in range(2):
+        write(telemetry, [row()])
+    told = values(telemetry)
+    assert told["mdr_events_total", (("topic", "mdr.sends"),)] == 0
+    assert told["mdr_counting_failures_total", ()] == 5
+    assert caplog.text.count("counting records fails") == 1
+
+
+def test_where_the_log_cannot_be_written_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure to tell of a failure is none of the work's either."""
+    monkeypatch.setattr(aside.log, "error", None)
+    aside.aside("a thing", int, "no number")
+    assert aside.failures == {"a thing": 1}
+
+
+def test_of_a_write_that_wrote_nothing_nothing_is_counted() -> None:
+    """Every row was refused."""
+    telemetry = Telemetry("mdr.")
+    write(telemetry, [row()], 0)
+    assert not telemetry.tally.records and not aside.failures.get("counting records")
+
+
+def test_it_says_whether_it_is_compiled(way: str) -> None:
+    """Without its compiled part it is several times slower: monitoring can tell."""
+    said = "yes" if way == "native" else "no"
+    assert f'mdr_build_info{{native="{said}",version=' in exposed()
