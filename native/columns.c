@@ -47,7 +47,7 @@ static inline bool is_key(const Words *w, size_t code, Text text)
 
 static size_t slot_for(const Words *w, Text text)
 {
-    size_t at = keyed_hash(text.at, (size_t)text.size) & (w->slots - 1);
+    size_t at = short_hash((const uint8_t *)text.at, (size_t)text.size) & (w->slots - 1);
     while (w->table[at] && !is_key(w, w->table[at] - 1u, text)) at = (at + 1) & (w->slots - 1);
     return at;
 }

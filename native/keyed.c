@@ -1,7 +1,7 @@
-/* A hash of texts that producers choose: SipHash-1-3 (Aumasson, Bernstein) under a key drawn once a process. */
+/* Hashes of texts that producers choose, under a key drawn once a process: SipHash-1-3 by Aumasson and Bernstein. */
 #include "native.h"
 
-uint64_t hash_key[2];
+uint64_t hash_key[7];
 
 static inline uint64_t turned(uint64_t x, int bits) { return x << bits | x >> (64 - bits); }
 
@@ -13,20 +13,19 @@ static inline uint64_t turned(uint64_t x, int bits) { return x << bits | x >> (6
         v2 += v1, v1 = turned(v1, 17), v1 ^= v2, v2 = turned(v2, 32); \
     } while (0)
 
-uint64_t keyed_hash(const void *text, size_t size)
+uint64_t keyed_hash(const uint8_t *text, size_t size)
 {
-    const uint8_t *at = text;
     uint64_t v0 = hash_key[0] ^ 0x736f6d6570736575u, v1 = hash_key[1] ^ 0x646f72616e646f6du;
     uint64_t v2 = hash_key[0] ^ 0x6c7967656e657261u, v3 = hash_key[1] ^ 0x7465646279746573u;
     uint64_t word, last = (uint64_t)size << 56;
-    for (; size >= 8; at += 8, size -= 8) {
-        memcpy(&word, at, 8);
+    for (; size >= 8; text += 8, size -= 8) {
+        memcpy(&word, text, 8);
         v3 ^= word;
         SIP_ROUND;
         v0 ^= word;
     }
     word = 0;
-    memcpy(&word, at, size);
+    memcpy(&word, text, size);
     last |= word;
     v3 ^= last;
     SIP_ROUND;

@@ -33,7 +33,7 @@ static Py_ssize_t offset_of(PyTypeObject *type, PyObject *name)
     Py_ssize_t offset = -1;
     if (Py_TYPE(found) == &PyMemberDescr_Type) {
         PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
-        if (member->type == T_OBJECT_EX || member->type == T_OBJECT) offset = member->offset;
+        if (member->type == T_OBJECT_EX) offset = member->offset;
     }
     Py_DECREF(found);
     if (offset < 0) PyErr_Format(PyExc_TypeError, "%s.%U is no field of a struct", type->tp_name, name);
