@@ -1,7 +1,8 @@
 """The HTTP side: the only file that knows the web framework.
 
 Every request runs as one call in a thread with a ClickHouse client of its own: who asks, how often, what they may see,
-then the handler. The event loop, which may be the worker's, never waits for the store.
+then the handler. The event loop, which may be the worker's, never waits for the store. Threads are given in turn by who
+asks; the operator has threads of its own, and the probes wait for none. An answer ends with its client and its time.
 """
 
 import asyncio
@@ -9,9 +10,9 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 import msgspec
@@ -22,27 +23,36 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import File
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from api import auth, probes, proof, query, seals
+from api import auth, dead_letters, probes, proof, query, seals
+from api.attending import End, Left, attended, refuse_oversize
 from api.builder import Builder
 from api.dead_letters import Letters
-from api.http import Answer, Call, Context, Refusal, Route, json_answer, parse_query, problem, routed
+from api.http import REQUEST_S, Answer, Call, Context, Refusal, Route, json_answer, parse_query, problem, routed
 from api.lag import LagSource
-from api.limits import Rates
+from api.limits import Known, Rates, SignIns, network_of
 from api.origin import BadHost, Network, Origins, is_from_page, refuse_foreign_write
 from api.pages import html
 from api.pages import routes as pages
 from api.pages.desk import Page
+from api.patience import Patient, Side, Wait
 from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
-from api.routes import ROUTES, VIEWS, face_of
+from api.routes import ROUTES, VIEWS, allowed, face_of
 from api.sessions import OperatorSessions
+from api.shares import LINE_MAX, Full, Shares
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# Of the threads that answer callers one does nothing slow, and no caller has more than two: others find one free.
 _THREADS: Final = 4
-_BODY_BYTES_MAX: Final = 1 << 20
+_THREADS_QUICK: Final = 1
+_THREADS_OPERATOR: Final = 3
+_THREADS_EACH: Final = 2
+PAGE_S: Final = REQUEST_S + 2 * dead_letters.REQUEST_S
+# What other servers call a client that has gone; it is sent to nobody.
+_NOBODY_READS: Final = 499
 _SETTLED_FOR_MS: Final = 1_000
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -81,6 +91,13 @@ class AppConfig(msgspec.Struct, frozen=True):
     burst: int = 200
 
 
+class _Lane(NamedTuple):
+    """Whose turn a piece of work waits for."""
+
+    shares: Shares
+    who: str
+
+
 class _Context:
     def __init__(self, client: Client, app: "_App") -> None:
         self.client = client
@@ -117,34 +134,63 @@ class _App:
         self.origins = Origins(config.http_url, config.trusted_proxies)
         self.builder = Builder(config.connect, self.shelf, config.clock_ms, VIEWS)
         self.rates = Rates(config.requests_per_s, config.burst)
-        self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mdr-api")
+        self.sign_ins = SignIns()
+        self.shares = Shares("mdr-api", _THREADS, _THREADS_EACH, _THREADS_QUICK)
+        self.own_shares = Shares("mdr-operator", _THREADS_OPERATOR, _THREADS_EACH)
+        self.side = Side(config.connect, query.settled_through)
+        self.known = Known()
         self._local = threading.local()
         self._clients: list[Client] = []
 
     def close(self) -> None:
         self.builder.stop()
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.shares.close()
+        self.own_shares.close()
+        self.side.close()
         for client in self._clients:
             client.close()
         self._clients.clear()
 
-    def context(self) -> Context:
-        """The context of the thread that asks."""
+    # ---- work in threads ---------------------------------------------------------------------------------------
+
+    def lane_of(self, caller: auth.Caller, purpose: str) -> _Lane:
+        """Where a known caller waits; the operator's commands do not hold up the operator's pages."""
+        return _Lane(self.own_shares, purpose) if caller.is_operator else _Lane(self.shares, f"key {caller.key}")
+
+    def lane_at(self, peer: str, purpose: str) -> _Lane:
+        """Where those wait who are not known yet: with all others at their address."""
+        return _Lane(self.shares, f"{purpose} {network_of(peer)}")
+
+    async def within(self, lane: _Lane, work: Callable[[Context], T], *, is_quick: bool = False) -> T:
+        """The result of work with a context, when its turn comes; raises `Refusal` when too much waits already.
+
+        Once nobody waits for it no more is asked of the store, and the query that runs is ended.
+        """
+        wait = Wait()
+        try:
+            return await lane.shares.run(lane.who, lambda: work(self._context(wait)), is_quick=is_quick)
+        except Full as full:
+            raise _too_busy(full) from None
+        except asyncio.CancelledError:
+            self.side.end(wait)
+            raise
+
+    def _context(self, wait: Wait) -> Context:
+        """A context with the client of the thread that asks; raises `QueryError` when there is no way to the store."""
         client = getattr(self._local, "client", None)
         if client is None:
-            client = self._local.client = self.config.connect()
+            try:
+                client = self._local.client = self.config.connect()
+            except Exception:
+                raise query.QueryError("ClickHouse cannot be reached") from None
             self._clients.append(client)
-        return _Context(client, self)
+        return _Context(cast(Client, Patient(client, wait)), self)
 
-    # ---- one request, in a thread ------------------------------------------------------------------------------
+    # ---- one request -------------------------------------------------------------------------------------------
 
-    def answer(self, route: Route, call: Call) -> Answer:
+    async def answer(self, route: Route, call: Call, end: End) -> Answer:
         try:
-            refuse_foreign_write(call)
-            context = self.connected()
-            if not route.is_public:
-                call = call._replace(caller=self._admit(route, call, context))
-            return route.handler(call, context)
+            return await self._answered(route, call, end)
         except Refusal as refusal:
             return route.face(refusal)
         except query.TooSlow as e:
@@ -156,25 +202,68 @@ class _App:
             log.exception("%s %s failed", route.method, route.path)
             return route.face(Refusal(500, "the request could not be answered; the log says why"))
 
-    def connected(self) -> Context:
-        """The context of the thread that asks; raises `QueryError` when there is no way to the store."""
-        try:
-            return self.context()
-        except Exception:
-            raise query.QueryError("ClickHouse cannot be reached") from None
+    async def _answered(self, route: Route, call: Call, end: End) -> Answer:
+        refuse_foreign_write(call)
+        is_quick = route.method == "GET" and route.path.endswith("}")
+        if route.is_public:
+            lane = self.lane_at(call.client, "public")
+            return await self.within(lane, lambda context: route.handler(call, context), is_quick=is_quick)
+        pair = auth.presented(call.headers)
+        caller = None if pair is None or self.config.operator is None else auth.as_operator(pair, self.config.operator)
+        key = caller.key if caller else self.known.key_of(pair)
+        # Whoever is not known by what they present is, before anything else of the request is looked at or read.
+        if caller is None and (key is None or takes_body(route.method)):
+            lane = self.lane_at(call.client, "sign-in") if key is None else _Lane(self.shares, f"key {key}")
+            caller = await self.within(lane, partial(self._identified, call, pair), is_quick=True)
+        if takes_body(route.method):
+            call = call._replace(body=await end.body())
+            refuse_foreign_write(call)
+        lane = self.lane_of(caller, "commands") if caller else _Lane(self.shares, f"key {key}")
+        return await self.within(lane, partial(self._handled, route, call, pair, caller), is_quick=is_quick)
 
-    def _admit(self, route: Route, call: Call, context: Context) -> auth.Caller:
-        caller = auth.identify(context.client, auth.presented(call.headers), self.config.operator, call.now_ms)
-        if caller is None:
-            asks = {"WWW-Authenticate": _BEARER if is_from_page(call) else _BASIC}
-            raise Refusal(401, "no credential, or none that is known", headers=asks)
-        wait_s = 0 if caller.is_operator else self.rates.wait_s(caller.key, call.now_ms)
+    def _handled(
+        self, route: Route, call: Call, pair: tuple[str, str] | None, caller: auth.Caller | None, context: Context
+    ) -> Answer:
+        caller = caller or self._identified(call, pair, context)
+        self._refuse_unless_allowed(route, caller, call.now_ms)
+        return route.handler(call._replace(caller=caller), context)
+
+    def _identified(self, call: Call, pair: tuple[str, str] | None, context: Context) -> auth.Caller:
+        """Whose credential it is. One that was right before is known by its hash, and looked up all the same."""
+        asks = {"WWW-Authenticate": _BEARER if is_from_page(call) else _BASIC}
+        # Some clients send an empty credential first and the right one then.
+        if pair is None or not pair[0]:
+            raise Refusal(401, "no credential", headers=asks)
+        caller = auth.identify(context.client, pair, self.config.operator, call.now_ms)
+        if caller is not None:
+            self.known.remember(pair)
+            self.sign_ins.succeeded(pair[0], call.client, call.now_ms)
+            return caller
+        self.known.forget(pair)
+        wait_s = self.sign_ins.wait_s(pair[0], call.client, call.now_ms)
+        if wait_s:
+            raise Refusal(429, "too many wrong credentials", headers=asks | {"Retry-After": str(wait_s)})
+        self.sign_ins.failed(pair[0], call.client, call.now_ms)
+        raise Refusal(401, "no credential that is known", headers=asks)
+
+    def _refuse_unless_allowed(self, route: Route, caller: auth.Caller, now_ms: int) -> None:
+        wait_s = 0 if caller.is_operator else self.rates.wait_s(caller.key, now_ms)
         if wait_s:
             bound = f"more than {self.config.requests_per_s:g} requests a second with one credential"
             raise Refusal(429, bound, headers={"Retry-After": str(wait_s)})
         if not caller.may_read or (route.operator_only and not caller.is_operator):
             raise Refusal(403, "the operator alone may do this" if caller.may_read else "the scope sms.read is missing")
-        return caller
+
+
+def takes_body(method: str) -> bool:
+    """Whether a body is read; some clients send a few bytes with a GET, and mean nothing by it."""
+    return method not in ("GET", "HEAD", "DELETE")
+
+
+def _too_busy(full: Full) -> Refusal:
+    if full.is_own:
+        return Refusal(429, f"{LINE_MAX} requests of this credential wait already", headers={"Retry-After": "5"})
+    return Refusal(503, "too many requests wait", headers={"Retry-After": "5"})
 
 
 def create_app(config: AppConfig) -> Litestar:
@@ -197,7 +286,6 @@ def create_app(config: AppConfig) -> Litestar:
         lifespan=[lifespan],
         openapi_config=None,
         exception_handlers={HTTPException: _framework_error, Exception: _framework_error},
-        request_max_body_size=_BODY_BYTES_MAX,
         logging_config=None,
     )  # fmt: skip
     served.asgi_handler = _by_raw_path(served.asgi_handler)
@@ -221,20 +309,25 @@ def _raw_path(scope: Any) -> bytes:
 
 def _handler(app: _App, route: Route) -> HTTPRouteHandler:
     async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
+        end = End(request.receive, takes_body=takes_body(route.method))
         try:
-            call = await _call(app, route, request)
+            call = _call(app, route, request)
+            return _response(await attended(app.answer(route, call, end), end, route.seconds))
         except BadHost as refusal:
             return _response(problem(refusal))
         except Refusal as refusal:
             return _response(route.face(refusal))
-        answer = await asyncio.get_running_loop().run_in_executor(app.pool, app.answer, route, call)
-        return _response(answer)
+        except TimeoutError:
+            return _response(route.face(_too_late(route.seconds)))
+        except Left:
+            return Response(b"", status_code=_NOBODY_READS)
 
     return _route(route.method, _template(route.path), handle)
 
 
 def _route(method: str, path: str, handle: Callable[..., Any]) -> HTTPRouteHandler:
-    return HTTPRouteHandler(path, http_method=[method], status_code=200, include_in_schema=False)(handle)  # type: ignore[list-item]
+    methods = ["GET", "HEAD"] if method == "GET" else [method]
+    return HTTPRouteHandler(path, http_method=methods, status_code=200, include_in_schema=False)(handle)  # type: ignore[arg-type]
 
 
 def _template(path: str) -> str:
@@ -245,20 +338,33 @@ def _template(path: str) -> str:
 
 def _page(app: _App, page: Page) -> HTTPRouteHandler:
     async def handle(request: Request[Any, Any, Any]) -> Response[Any]:
+        end = End(request.receive, takes_body=takes_body(page.method))
         try:
-            call = await _call(app, page, request)
+            call = _call(app, page, request)
+            desk = _Desk(app, app.lane_at(call.client, "sign-in" if page.is_public else "page"), end)
+            return _response(await attended(pages.answer(page, call, desk), end, PAGE_S))
         except Refusal as refusal:
             return _response(html.face(refusal))
-        return _response(await pages.answer(page, call, _Desk(app)))
+        except TimeoutError:
+            return _response(html.face(_too_late(PAGE_S)))
+        except Left:
+            return Response(b"", status_code=_NOBODY_READS)
 
     return _route(page.method, _template(page.path), handle)
+
+
+def _too_late(seconds: int) -> Refusal:
+    late = f"the answer took longer than {seconds} s, its turn included: ask later, or for less"
+    return Refusal(503, late, headers={"Retry-After": "5"})
 
 
 class _Desk:
     """What pages may do."""
 
-    def __init__(self, app: _App) -> None:
+    def __init__(self, app: _App, lane: _Lane, end: End) -> None:
         self._app = app
+        self._lane = lane
+        self._end = end
         self.operator = app.config.operator
         self.seals = app.seals
         self.operator_sessions = app.operator_sessions
@@ -267,22 +373,32 @@ class _Desk:
     def wait_s(self, key: str, now_ms: int) -> int:
         return self._app.rates.wait_s(key, now_ms)
 
+    def seat(self, caller: auth.Caller) -> None:
+        self._lane = self._app.lane_of(caller, "pages")
+
+    async def body(self) -> bytes:
+        return await self._end.body()
+
     async def read(self, work: Callable[..., T], *args: Any) -> T:
-        return await self.run(lambda: work(self._app.connected(), *args))
+        return await self._app.within(self._lane, lambda context: work(context, *args))
 
     async def run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._app.pool, work)
+        try:
+            return await self._lane.shares.run(self._lane.who, work)
+        except Full as full:
+            raise _too_busy(full) from None
 
 
-async def _call(app: _App, route: Route | Page, request: Request[Any, Any, Any]) -> Call:
-    body = await request.body()
+def _call(app: _App, route: Route | Page, request: Request[Any, Any, Any]) -> Call:
+    """What is asked, without its body."""
+    refuse_oversize(request.scope["headers"])
     headers = {k.lower(): v for k, v in request.headers.items()}
     path = _raw_path(request.scope).decode("latin-1").partition("?")[0]
     nobody = auth.Caller("", "", frozenset(), query.Scope(()))
     peer = request.client.host if request.client is not None else ""
     came = app.origins.of(request.scope["scheme"], peer, request.headers.multi_items())
     return Call(
-        route.method, path, _names(route.path, path), parse_query(request.scope["query_string"]), headers, body,
+        route.method, path, _names(route.path, path), parse_query(request.scope["query_string"]), headers, b"",
         came.base_url, nobody, app.config.clock_ms(), came.client,
     )  # fmt: skip
 
@@ -310,16 +426,19 @@ def _response(answer: Answer) -> Response[Any]:
 
 def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    details = {
-        404: "there is nothing at this path", 405: "this path does not know the method",
-        413: f"the body is larger than {_BODY_BYTES_MAX} bytes",
-    }  # fmt: skip
+    details = {404: "there is nothing at this path", 405: "this path does not know the method"}
     if status >= 500:
         log.error("%s failed", request.scope["path"], exc_info=error)
     path = request.scope["path"]
+    headers = {"Allow": ", ".join(_allowed(path))} if status == 405 else None
     # The framework refuses a malformed `Host` before it looks for a route: as `BadHost` in our own shape.
     face = problem if status == 400 else face_of(path)
-    return _response(face(Refusal(status, details.get(status, "the request cannot be understood"))))
+    return _response(face(Refusal(status, details.get(status, "the request cannot be understood"), headers=headers)))
+
+
+def _allowed(path: str) -> list[str]:
+    known = [(route.method, route.path) for route in ROUTES] + [(page.method, page.path) for page in pages.PAGES]
+    return allowed(path, [*known, *(("GET", probe) for probe in probes.PATHS)])
 
 
 def _prover(app: _App) -> HTTPRouteHandler:
@@ -338,17 +457,4 @@ def _prover(app: _App) -> HTTPRouteHandler:
 
 
 def _probes(app: _App) -> list[HTTPRouteHandler]:
-    async def store_reason() -> str:
-        return await asyncio.get_running_loop().run_in_executor(app.pool, _store_reason, app)
-
-    return probes.handlers(app.config.health, app.config.metrics, store_reason)
-
-
-def _store_reason(app: _App) -> str:
-    try:
-        query.settled_through(app.context().client)
-    except query.QueryError as e:
-        return str(e)
-    except Exception:
-        return "ClickHouse cannot be reached"
-    return ""
+    return probes.handlers(app.config.health, app.config.metrics, app.side.reason)

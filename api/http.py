@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
+REQUEST_S: Final = 60
 
 
 class Refusal(Exception):
@@ -90,7 +91,10 @@ Handler = Callable[[Call, Context], Answer]
 
 
 class Route(NamedTuple):
-    """A path template such as `/mdr/records/{message_id}` and what answers it; `face` renders its errors."""
+    """A path template such as `/mdr/records/{message_id}` and what answers it; `face` renders its errors.
+
+    `seconds` is how long an answer may take, the time it waits for its turn included.
+    """
 
     method: str
     path: str
@@ -98,12 +102,13 @@ class Route(NamedTuple):
     face: Callable[[Refusal], Answer]
     is_public: bool = False
     operator_only: bool = False
+    seconds: int = REQUEST_S
 
 
 TITLES: Final = {
     400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
     409: "Conflict", 410: "Gone", 413: "Body too large", 415: "Unsupported media type", 422: "Unprocessable content",
-    429: "Too many requests", 500: "Internal error", 503: "Unavailable",
+    429: "Too many requests", 431: "Header too large", 500: "Internal error", 503: "Unavailable",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What is bounded by who asks: requests a second of a credential, and sign-ins that fail. Time is an argument."""
 
+import hashlib
 import ipaddress
 import logging
 import threading
@@ -71,6 +72,37 @@ class SignIns:
         """Forgets the failures of this key at this address; those of other keys there still count."""
         with self._lock:
             self._pairs.pop((key[:_NAME_MAX], network_of(peer)), None)
+
+
+class Known:
+    """Which key a credential that was right had, by its hash: who is known waits in a line of their own.
+
+    It is checked each time all the same. From any thread; of very many the oldest are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, str] = {}
+        self._lock = threading.Lock()
+
+    def key_of(self, pair: tuple[str, str] | None) -> str | None:
+        """The key of a credential that was right; None of one that was not seen, or was wrong since."""
+        return self._keys.get(_digest(pair)) if pair else None
+
+    def remember(self, pair: tuple[str, str]) -> None:
+        """Keeps a credential that was right."""
+        with self._lock:
+            self._keys[_digest(pair)] = pair[0]
+            if len(self._keys) > _KEYS_MAX:
+                del self._keys[next(iter(self._keys))]
+
+    def forget(self, pair: tuple[str, str]) -> None:
+        """Lets go of a credential that was wrong."""
+        with self._lock:
+            self._keys.pop(_digest(pair), None)
+
+
+def _digest(pair: tuple[str, str]) -> bytes:
+    return hashlib.sha256("\0".join(pair).encode("utf-8", "surrogateescape")).digest()
 
 
 def network_of(peer: str) -> str:

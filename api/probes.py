@@ -1,4 +1,7 @@
-"""/livez, /readyz and /metrics: for supervisors and Prometheus, without a credential, without numbers or ids."""
+"""/livez, /readyz and /metrics: for supervisors and Prometheus, without a credential, without numbers or ids.
+
+They are answered on the event loop and wait for no other request: the store is looked at elsewhere.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -10,6 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 # The text format of Prometheus.
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+PATHS: Final = ("/livez", "/readyz", "/metrics")
 Health = Callable[[], dict[str, Any]]
 _Request = Request[Any, Any, Any]
 
@@ -32,8 +36,8 @@ def handlers(
     async def exposition(request: _Request) -> Response[Any]:
         return Response(metrics() if metrics is not None else b"", media_type=_METRICS_TYPE, headers=_HEADERS)
 
-    paths = {"/livez": livez, "/readyz": readyz, "/metrics": exposition}
-    return [HTTPRouteHandler(path, http_method=["GET"], include_in_schema=False)(h) for path, h in paths.items()]
+    found = zip(PATHS, (livez, readyz, exposition), strict=True)
+    return [HTTPRouteHandler(path, http_method=["GET", "HEAD"], include_in_schema=False)(h) for path, h in found]
 
 
 def app(health: Health, metrics: Callable[[], bytes]) -> Litestar:

@@ -1,11 +1,11 @@
 """Every path, what answers it, and in whose shape its errors are told. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from api import checks, dead_letters, documents, lag, message_paths, native, report_paths, telnyx_paths
 from api.extract import Cell
-from api.http import Answer, Handler, Refusal, Route, problem
+from api.http import REQUEST_S, Answer, Handler, Refusal, Route, problem
 from api.pages import html
 from api.vendors import carrierx, flowroute, plivo, telnyx, telnyx_v1, telnyx_v2
 
@@ -14,6 +14,8 @@ _TELNYX_V2: Final = (
     "/v2/legacy/reporting/batch_detail_records/messaging",
     "/v2/legacy_reporting/batch_detail_records/messaging",
 )
+# It reads every timeline and every dead letter.
+_CHECK_S: Final = 3_600
 _PLIVO: Final = "/v1/Account/{auth_id}/Message"
 
 
@@ -41,12 +43,15 @@ ROUTES: Final = (
     ),
     Route("GET", "/mdr/lag", lag.now, problem, operator_only=True),
     Route("GET", "/mdr/lag/history", lag.history, problem, operator_only=True),
-    Route("GET", "/mdr/check", checks.check, problem, operator_only=True),
+    Route("GET", "/mdr/check", checks.check, problem, operator_only=True, seconds=_CHECK_S),
     Route("GET", "/mdr/trace/{message_id}", checks.trace, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters", dead_letters.listed, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters/summary", dead_letters.summary, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters/{id}", dead_letters.one, problem, operator_only=True),
-    Route("POST", "/mdr/dead-letters/redrive", dead_letters.redrive, problem, operator_only=True),
+    Route(
+        "POST", "/mdr/dead-letters/redrive", dead_letters.redrive, problem, operator_only=True,
+        seconds=REQUEST_S + 2 * dead_letters.REQUEST_S,
+    ),
     Route("GET", "/openapi.json", documents.openapi, problem, is_public=True),
     Route("GET", "/docs", documents.docs, problem, is_public=True),
     Route("GET", "/mdr/files/{token}", report_paths.download, problem, is_public=True),
@@ -93,3 +98,18 @@ _FACES: Final = (
 def face_of(path: str) -> Callable[[Refusal], Answer]:
     """Whose error shape a path has that no route takes."""
     return next((face for prefix, face in _FACES if path.startswith(prefix)), problem)
+
+
+def allowed(path: str, known: Iterable[tuple[str, str]]) -> list[str]:
+    """The methods of a path, of all methods and templates there are: HEAD goes where GET goes."""
+    asked = path.strip("/").split("/")
+    methods = {method for method, template in known if _fits(asked, template.strip("/").split("/"))}
+    return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set()))
+
+
+def _fits(asked: list[str], template: list[str]) -> bool:
+    """Whether a path is of a template; a name at its end spans what is left, for an id may hold a slash."""
+    if template[-1].startswith("{") and len(asked) > len(template):
+        asked = asked[: len(template)]
+    same = (want.startswith("{") or want == part for want, part in zip(template, asked, strict=False))
+    return len(asked) == len(template) and all(same)

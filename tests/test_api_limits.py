@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
-from api import app, auth, native, query, reports
+from api import attending, auth, native, query, reports
 from api.vendors import carrierx, flowroute, plivo, telnyx
 from api.where import EVERYTHING, Binder, Range, Scope
 from streams.simulate import Plan
@@ -95,8 +95,8 @@ def test_beyond_the_bound_of_a_body(
 @pytest.mark.parametrize("path", ["/mdr/reports", TELNYX, "/reporting/mdr_requests"])
 def test_a_body_that_is_too_large(http: TestClient[Any], headers: dict[str, str], path: str) -> None:
     """A body beyond its bytes is a 413 that names them, in the shape of its face."""
-    answer = http.post(path, headers=headers, content=b'{"name": "' + b"x" * app._BODY_BYTES_MAX + b'"}')
-    assert answer.status_code == 413 and str(app._BODY_BYTES_MAX) in answer.text
+    answer = http.post(path, headers=headers, content=b'{"name": "' + b"x" * attending.BODY_BYTES_MAX + b'"}')
+    assert answer.status_code == 413 and str(attending.BODY_BYTES_MAX) in answer.text
 
 
 def test_a_credential_that_asks_too_often(filled: Filled, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ the scope of whoever signed in.
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from api.auth import Caller
 from api.http import Answer, Call, Context, Handler, Refusal, parse_query
 from api.lag import LagSource
 from api.seals import Seals
@@ -26,6 +27,14 @@ class Desk(Protocol):
 
     def wait_s(self, key: str, now_ms: int) -> int:
         """0 and one request of a key is counted, or how many seconds it has to wait."""
+        ...
+
+    def seat(self, caller: Caller) -> None:
+        """Says who signed in: from now on they wait for a thread in their own line."""
+        ...
+
+    async def body(self) -> bytes:
+        """The body of the request, which is not read before it is asked for."""
         ...
 
     async def read(self, work: Callable[..., T], *args: Any) -> T:

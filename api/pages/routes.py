@@ -54,7 +54,7 @@ async def _faced(page: Page, call: Call, desk: Desk, work: Callable[[Page, Call,
 
 async def _public(page: Page, call: Call, desk: Desk) -> Answer:
     _refuse_foreign(page, call)
-    return await page.handler(call, desk)
+    return await _handled(page, call, desk)
 
 
 async def _private(page: Page, call: Call, desk: Desk) -> Answer:
@@ -62,6 +62,7 @@ async def _private(page: Page, call: Call, desk: Desk) -> Answer:
     known = await door.signed_in(call, desk)
     if known is None:
         return _to_the_door(call)
+    desk.seat(known.caller)
     answer = await _faced(page, call._replace(caller=known.caller), desk, _admitted)
     return door.kept_alive(call, desk, known.seen, answer)
 
@@ -70,6 +71,13 @@ async def _admitted(page: Page, call: Call, desk: Desk) -> Answer:
     _refuse_too_many(call, desk)
     if page.operator_only:
         door.refuse_unless_operator(call)
+    return await _handled(page, call, desk)
+
+
+async def _handled(page: Page, call: Call, desk: Desk) -> Answer:
+    """Return what a page says, its form read now that it is known whose it is."""
+    if page.method == "POST":
+        call = call._replace(body=await desk.body())
     return await page.handler(call, desk)
 
 
