@@ -103,7 +103,10 @@ def face_of(path: str) -> Callable[[Refusal], Answer]:
 def allowed(path: str, known: Iterable[tuple[str, str]]) -> list[str]:
     """The methods of a path, of all methods and templates there are: HEAD goes where GET goes."""
     asked = path.strip("/").split("/")
-    methods = {method for method, template in known if _fits(asked, template.strip("/").split("/"))}
+    fitting = [(method, template) for method, template in known if _fits(asked, template.strip("/").split("/"))]
+    # A path that is named whole is nobody's id.
+    named = [(method, template) for method, template in fitting if "{" not in template]
+    methods = {method for method, _ in named or fitting}
     return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set()))
 
 

@@ -22,6 +22,7 @@ ONLY: Final = {
     ("clickhouse_connect", "chdb"): ("streams/store.py", "api/query.py"),
     ("litestar", "starlette", "uvicorn", "fastapi"): (
         "api/app.py",
+        "api/guard.py",
         "api/probes.py",
         "api/pages",
         "streams/cli/serving.py",

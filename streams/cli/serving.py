@@ -12,6 +12,7 @@ import uvicorn
 
 from api import auth, probes
 from api.app import AppConfig, create_app
+from api.guard import Guard, connections_max
 from api.origin import is_loopback
 from streams import monitor
 from streams.agents import Worker
@@ -80,16 +81,17 @@ class AddressTaken(StoreError):
 
 @asynccontextmanager
 async def _listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
+    guard = Guard(connections_max())
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, lifespan="on", proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=_DRAIN_S,
+            app, host=host, port=port, log_config=None, access_log=False, lifespan="on", ws="none", proxy_headers=False,
+            server_header=False, timeout_graceful_shutdown=_DRAIN_S, backlog=guard.bound, http=guard.protocol(),
         )
     )  # fmt: skip
     # The process ends in its own order: uvicorn must not catch its signals.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(_serve(server, _url(host, port)))
+    watch = asyncio.create_task(guard.watch())
     try:
         while not server.started:
             if task.done():
@@ -98,6 +100,7 @@ async def _listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
         yield
     finally:
         server.should_exit = True
+        watch.cancel()
         # A request that waits for the store must not keep the worker from saving.
         await asyncio.wait([task], timeout=2 * _DRAIN_S)
 
