@@ -41,9 +41,14 @@ def connections_max() -> int:
             soft = hard
         except (OSError, ValueError) as e:  # the kernel's own bound may be lower than what it tells
             log.warning("the bound on open files stays %d: %s", soft, e)
-    if soft == resource.RLIM_INFINITY:
+    return share_of(soft)
+
+
+def share_of(files: int) -> int:
+    """How many of a process's descriptors may be connections."""
+    if files == resource.RLIM_INFINITY:
         return _CONNECTIONS_MAX
-    return max(_CONNECTIONS_MIN, min(_CONNECTIONS_MAX, soft // _SHARE))
+    return max(_CONNECTIONS_MIN, min(_CONNECTIONS_MAX, files // _SHARE))
 
 
 class Guard:
