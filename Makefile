@@ -1,39 +1,42 @@
 # `make demo` and `make test` need Python 3.11 or newer and make; everything else is installed into .venv, pinned.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Without bytecode on disk every start of a command compiles all that it imports, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 MEASURES := latency memory recovery disk parts plan
 
-.PHONY: help system install dev demo test lint types bench bench-peers bench-query growth $(MEASURES) faults faults-long hostile vendors wheel clean
+.PHONY: help system install dev demo test lint types fast unbuilt pythons sanitize mutations fuzz bench bench-peers bench-query growth $(MEASURES) faults faults-long hostile vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
 	@echo 'make system  installs what some tests need: Chromium, promtool, clang (Debian, as root)'
 	@echo 'make lint    ruff;  make types    mypy --strict'
+	@echo 'make fast    the suites of decoding, core and batches;  make unbuilt, make pythons: without the C, by other Pythons'
+	@echo 'make sanitize, make fuzz SECONDS=60, make mutations: the C under sanitizers, fuzzed, broken on purpose'
 	@echo 'make bench   events per second beside the raw limit and beside Flink, Kafka Streams, ClickHouse alone, plain Faust'
 	@echo 'make growth  throughput against what grows (SERIES="open late" for some);  make $(MEASURES)'
 	@echo 'make faults  ten minutes of kills and outages against real processes (faults-long: an hour)'
 	@echo 'make hostile ten minutes of hostile input and requests against mdr up'
 	@echo 'make vendors the vendors'"'"' own clients against our API;  make bench-query: the query side;  make wheel'
 
-.venv/python:
+$(VENV)/python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed' >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	@touch $@
 
-.venv/runtime: .venv/python requirements.lock pyproject.toml hatch_build.py $(wildcard native/*)
+$(VENV)/runtime: $(VENV)/python requirements.lock pyproject.toml hatch_build.py $(wildcard native/*)
 	$(UV) --require-hashes -r requirements.lock
 	# Compiled once here, so that every start is a quick one.
 	$(UV) --no-deps -e .
-	$(BIN)/python -m compileall -q -j 0 .venv/lib schemas streams api
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib schemas streams api
 	@touch $@
 
-.venv/dev: .venv/runtime requirements-dev.lock
+$(VENV)/dev: $(VENV)/runtime requirements-dev.lock
 	$(UV) --require-hashes -r requirements-dev.lock
 	@touch $@
 
@@ -44,14 +47,42 @@ system:
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$missing libclang-rt-14-dev >/dev/null; }
 
-install: .venv/runtime
-dev: .venv/dev
+install: $(VENV)/runtime
+dev: $(VENV)/dev
 
 demo: install
 	@$(BIN)/mdr demo
 
 test: dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The suites of decoding, core and batches: both ways, without the compiled part, and by every other Python that is found.
+FAST := $(patsubst %,tests/test_%.py,bounds events examples text times money numbers regions states join settle flow barrier \
+	worker recent packing folding native native_format fetched)
+fast: dev
+	$(BIN)/pytest -q -n 2 $(FAST)
+
+unbuilt: dev
+	$(BIN)/pytest -q -n 2 --without-native $(FAST)
+
+pythons: dev
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in 3.11 3.12 3.13 3.14; do [ $$version != $$own ] || continue; \
+		for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version*/bin/python$$version; do \
+			$$python -c '' 2>/dev/null || continue; \
+			echo "by Python $$version"; $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=$$python fast || exit 1; break; \
+		done; done
+
+# The C under the address and undefined behaviour sanitizers; what breaks it unseen; what coverage leads to.
+sanitize: dev
+	$(BIN)/python -m tests.sanitize
+
+mutations: dev
+	$(BIN)/python -m tests.mutations
+
+SECONDS ?= 60
+fuzz: dev
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 lint: dev
 	$(BIN)/ruff check .
@@ -98,4 +129,4 @@ wheel: dev
 	$(BIN)/python -m hatchling build -t wheel
 
 clean:
-	rm -rf .venv data dist
+	rm -rf .venv .venv-* data dist

@@ -1,125 +1,126 @@
-"""The checks are checked: breaks what keeps events safe, one thing at a time in a copy, and asks the fast suites.
+"""Checks the checks: breaks one rule at a time in a copy of the code, and asks the suites that should notice.
 
-    python -m tests.mutations
+    python -m tests.mutations [--jobs N] [WORD ...]
 
-Each line says which suite noticed. Exit 1 when a break goes unnoticed, or when one no longer fits the code.
+Each line says which suite noticed; words choose the breaks whose description or file holds one of them. A break of a C file
+rebuilds the compiled part in the copy. Exit 1 when a break goes unnoticed, or when one no longer fits the code.
 """
 
+import argparse
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from queue import SimpleQueue
+from typing import Final
 
-ROOT: Final = Path(__file__).parents[1]
+from tests.breaks import BREAKS, Break
+from tests.building import BuildFailed, build, copy_code
 
-
-class Break(NamedTuple):
-    """What is broken, and how: in `file`, `old` becomes `new`."""
-
-    what: str
-    file: str
-    old: str
-    new: str
+HUNG_S: Final = 600
+SIMULATED_S: Final = "20"
+# With its bytecode made beforehand, a run in a copy starts as quickly as one in the checkout.
+_ENV: Final = os.environ | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-WRITE_ROWS: Final = "        bad = await self._write_rows(cuts, now_ms)\n"
-BREAKS: Final = (
-    Break(
-        "offsets are committed before the rows are written", "streams/barrier.py", WRITE_ROWS,
-        "        if checkpoint:\n            await self._kafka.commit(offsets, generation)\n" + WRITE_ROWS,
-    ),
-    Break(
-        "the generation of the cut is not compared", "streams/barrier.py",
-        "self._kafka.commit(offsets, generation))", "self._kafka.commit(offsets, self.generation))",
-    ),
-    Break(
-        "a batch of an earlier generation is worked off", "streams/agents.py",
-        "        shard = batch.partition\n        if batch.generation != self.barrier.generation:",
-        "        shard = batch.partition\n        if shard not in self.flow.partitions:",
-    ),
-    Break(
-        "a write that fails is not tried again", "streams/barrier.py",
-        "            except Unavailable as e:\n", "            except Unavailable as e:\n                return None\n",
-    ),
-    Break(
-        "a settled message leaves no tombstone", "streams/lives.py",
-        'self._gone.append((mid, "", saved_version(life) + 1))', "pass",
-    ),
-    Break(
-        "a tombstone outranks what another owner saved since", "streams/lives.py",
-        'self._gone.append((mid, "", saved_version(life) + 1))', 'self._gone.append((mid, "", 1 << 32))',
-    ),
-    Break(
-        "a record of another owner is not remembered", "streams/settle.py",
-        'self._recent["outbound"].add(hashes(recorded), ', 'self._recent["outbound"].add(hashes(()), ',
-    ),
-    Break(
-        "the store is not asked about late and repeated sends", "streams/agents.py",
-        "found = await self._lookup([h.event.message_id for h in held], self.flow.brief(shard, held))", "found = {}",
-    ),
-    Break(
-        "the store is not asked about waiting receipts", "streams/agents.py",
-        "found = await self._lookup([mid for ids in asked.values() for mid in ids]) if asked else {}",
-        "found: dict[str, Found] = {}",
-    ),
-    Break(
-        "a batch counts as done when it is handed out, as Faust's own `take` has it", "streams/agents.py",
-        "        ready = self._ready.get(batch.partition)\n",
-        "        ready = self._ready.get(batch.partition)\n"
-        "        self.barrier.did(topic, batch.partition, batch.next_offset)\n",
-    ),
-    Break(
-        "a batch that is missing is not noticed", "streams/agents.py",
-        "        if batch.first_offset > at:\n", "        if False:\n",
-    ),
-    Break(
-        "a torn checkpoint is followed by another", "streams/barrier.py",
-        "            if self._torn:\n                return\n", "",
-    ),
-)  # fmt: skip
-SUITES: Final = {
-    "the worker by example": ["-m", "pytest", "-q", "-x", "tests/test_worker.py"],
-    "the barrier by example": ["-m", "pytest", "-q", "-x", "tests/test_barrier.py"],
-    "a partition's histories": ["-m", "pytest", "-q", "-x", "tests/test_settle.py"],
-    "the simulation": ["-m", "tests.simulation", "--seconds", "30", "--until-wrong"],
-}
+class Copy:
+    """A copy of the code in which one thing at a time is broken."""
+
+    def __init__(self, at: Path) -> None:
+        """Copy the checkout, and build its compiled part."""
+        self.at = at
+        copy_code(at)
+        build(at, "-O0")
+
+    def noticed_by(self, it: Break) -> str:
+        """The suite that goes red, what else tells of the break, or nothing."""
+        broken = self.at / it.file
+        text, times = broken.read_text(), broken.stat()
+        if text.count(it.old) != 1:
+            return f"GONE: its text is there {text.count(it.old)} times"
+        broken.write_text(text.replace(it.old, it.new))
+        try:
+            if broken.suffix in (".c", ".h"):
+                build(self.at, "-O0")
+            return self.red(it.suites, "native" if broken.parent.name == "native" else "")
+        except BuildFailed as e:
+            return f"GONE: does not compile: {e}"
+        finally:
+            broken.write_text(text)
+            os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
+            if broken.suffix in (".c", ".h"):
+                build(self.at, "-O0")
+
+    def red(self, suites: str, way: str = "") -> str:
+        """The first of some suites that is red, or nothing; of a break of the C only what goes its way is run."""
+        names = [name for name in suites.split() if name != "simulation"]
+        chosen = ["-k", way] if way else []
+        red = self._run(["pytest", "-q", "-x", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names), *chosen])
+        if not red and "simulation" in suites:
+            red = self._run(["tests.simulation", "--seconds", SIMULATED_S, "--until-wrong", "--jobs", "1"])
+        return red
+
+    def _run(self, arguments: list[str]) -> str:
+        env = _ENV | {"PYTHONPATH": str(self.at)}
+        command = [sys.executable, "-m", *arguments]
+        try:
+            done = subprocess.run(command, cwd=self.at, env=env, capture_output=True, text=True, timeout=HUNG_S, check=False)
+        except subprocess.TimeoutExpired:
+            return "hung"
+        if done.returncode < 0:
+            return "crashed"
+        failed = re.findall(r"^(?:FAILED|ERROR) tests/test_(\w+)", done.stdout, re.MULTILINE)
+        return (failed or [arguments[0]])[0] if done.returncode else ""
 
 
 def main() -> int:
-    """Breaks everything in turn."""
-    sound = noticed(None)
-    if sound:
-        print(f"unbroken, {sound} fails: nothing can be said")
-        return 1
-    bad = 0
-    for it in BREAKS:
-        by = noticed(it)
-        print(f"{by or 'NOBODY':24} noticed: {it.what}", flush=True)
-        bad += not by
+    """Break everything in turn."""
+    options = argparse.ArgumentParser()
+    options.add_argument("words", nargs="*")
+    options.add_argument("--jobs", type=int, default=2)
+    told = options.parse_args()
+    chosen = [it for it in BREAKS if not told.words or any(w in f"{it.file} {it.what}" for w in told.words)]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as there, ThreadPoolExecutor(told.jobs) as pool:
+        copies: SimpleQueue[Copy] = SimpleQueue()
+        for copy in pool.map(Copy, [Path(there) / str(n) for n in range(told.jobs)]):
+            copies.put(copy)
+        sound = _unbroken(copies, chosen, pool)
+        if sound:
+            print(f"unbroken, {sound} fails: nothing can be said")
+            return 1
+        bad = sum(pool.map(lambda it: _told(copies, it), chosen))
+    print(f"{len(chosen)} breaks, {bad} unnoticed or gone, {time.monotonic() - began:.0f} s")
     return int(bool(bad))
 
 
-def noticed(it: Break | None) -> str:
-    """The suites that go red, or none."""
-    with tempfile.TemporaryDirectory() as there:
-        copy = Path(there)
-        for name in ("streams", "schemas", "tests", "api"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if it is not None:
-            broken = copy / it.file
-            text = broken.read_text()
-            assert text.count(it.old) == 1, f"{it.what}: no longer fits {it.file}"
-            broken.write_text(text.replace(it.old, it.new))
-        env = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(copy)}
-        for suite, arguments in SUITES.items():
-            done = subprocess.run([sys.executable, *arguments], cwd=copy, env=env, capture_output=True, check=False)
-            if done.returncode:
-                return suite
-    return ""
+def _unbroken(copies: "SimpleQueue[Copy]", chosen: list[Break], pool: ThreadPoolExecutor) -> str:
+    """The suites that fail where nothing is broken."""
+
+    def red(suites: list[str]) -> str:
+        copy = copies.get()
+        try:
+            return copy.red(" ".join(suites))
+        finally:
+            copies.put(copy)
+
+    suites = sorted({name for it in chosen for name in it.suites.split()})
+    return " ".join(filter(None, pool.map(red, (suites[::2], suites[1::2]))))
+
+
+def _told(copies: "SimpleQueue[Copy]", it: Break) -> bool:
+    copy = copies.get()
+    began = time.monotonic()
+    try:
+        by = copy.noticed_by(it)
+    finally:
+        copies.put(copy)
+    print(f"{by or 'NOBODY':24} noticed in {time.monotonic() - began:3.0f} s: {it.file}: {it.what}", flush=True)
+    return not by or by.startswith("GONE")
 
 
 if __name__ == "__main__":

@@ -267,17 +267,20 @@ def test_a_receipt_is_one_too_many_after_320() -> None:
     assert [letter.reason for letter in partition.dead] == ["too_many_events"]
 
 
-def saved(partition: Partition) -> None:
-    """Takes a checkpoint that becomes durable."""
-    partition.saved(partition.snapshot(NOON_MS))
+def saved(partition: Partition, is_durable: bool = True) -> None:
+    """Take a checkpoint, which becomes durable or is still being written."""
+    snapshot = partition.snapshot(NOON_MS)
+    if is_durable:
+        partition.saved(snapshot)
 
 
+@pytest.mark.parametrize("is_durable", [False, True], ids=["being saved", "saved"])
 @pytest.mark.parametrize("is_thawed", [False, True], ids=["in its bytes", "thawed"])
-def test_a_saved_message_leaves_a_tombstone(is_thawed: bool) -> None:
+def test_a_saved_message_leaves_a_tombstone(is_thawed: bool, is_durable: bool) -> None:
     """Settled after a checkpoint, whether a receipt touched it in between or not, its open row is taken back."""
     partition = Partition(0, 5_000, NOON_MS)
     partition.add_sends(made("sends", 0, NOON_MS), NOON_MS)
-    saved(partition)
+    saved(partition, is_durable)
     if is_thawed:
         partition.add_receipts(made("receipts", 0, NOON_MS, event_id="r1", state="sent"), NOON_MS)
     partition.add_receipts(made("receipts", 1, NOON_MS, event_id="r2"), NOON_MS)
@@ -288,11 +291,12 @@ def test_a_saved_message_leaves_a_tombstone(is_thawed: bool) -> None:
     assert not partition.deadlines(), "its deadline is kept"
 
 
-def test_receipts_that_waited_leave_tombstones() -> None:
+@pytest.mark.parametrize("is_durable", [False, True], ids=["being saved", "saved"])
+def test_receipts_that_waited_leave_tombstones(is_durable: bool) -> None:
     """Their rows are taken back when their send has come and the message settles before the next checkpoint."""
     partition = Partition(0, 5_000, NOON_MS)
     partition.add_receipts(made("receipts", 0, NOON_MS, event_id="r1", state="sent"), NOON_MS)
-    saved(partition)
+    saved(partition, is_durable)
     partition.add_sends(made("sends", 0, NOON_MS), NOON_MS)
     partition.add_receipts(made("receipts", 1, NOON_MS, event_id="r2"), NOON_MS)
     rows = partition.snapshot(NOON_MS).rows

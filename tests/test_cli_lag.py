@@ -13,7 +13,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.client import HttpClient
-from streams import kafka, monitor, simulate
+from streams import kafka, simulate
 from streams.agents import Worker
 from streams.cli import operator_file, serving
 from streams.clock import clock_ms
@@ -85,18 +85,27 @@ async def _watched(settings: Settings) -> tuple[Any, Any, Any, str, int]:
         async with serving.serving(settings, worker):
             events = await produce(settings, 400)
             await pipeline.settle_all(worker, len(events))
-            await asyncio.sleep(monitor.EVERY_S + 3)  # until it has looked again
-            run = await asyncio.to_thread(mdr, settings, "--json", "--max-seconds", "30")
-            assert run.returncode == 0, run.stderr
             operator = operator_file.read(settings.data_dir)
             assert operator is not None
             client = HttpClient(operator.url, operator.key, operator.secret)
-            history = await asyncio.to_thread(client.get, "/mdr/lag/history")
+            history = await _looked_again(client)
+            run = await asyncio.to_thread(mdr, settings, "--json", "--max-seconds", "30")
+            assert run.returncode == 0, run.stderr
             _, metrics = await asyncio.to_thread(client._exchange, "GET", "/metrics", None)
             _, ready = await asyncio.to_thread(client._exchange, "GET", "/readyz", None)
     finally:
         await worker.stop()
     return json.loads(run.stdout), history, json.loads(ready), metrics.decode(), len(events)
+
+
+async def _looked_again(client: HttpClient) -> Any:
+    """The history, once the process has looked at its lag after now and has seen events."""
+    before, history = None, await asyncio.to_thread(client.get, "/mdr/lag/history")
+    while before in (None, history["points"]) or not sum(p["events_per_second"] for p in history["points"]):
+        before = history["points"] if before is None else before
+        await asyncio.sleep(0.2)
+        history = await asyncio.to_thread(client.get, "/mdr/lag/history")
+    return history
 
 
 def test_lag_beside_a_worker(kafka_at: str, tmp_path: Path) -> None:
@@ -107,7 +116,7 @@ def test_lag_beside_a_worker(kafka_at: str, tmp_path: Path) -> None:
     assert {a["lag_events"] for a in told["agents"]} == {0} and len(told["agents"]) == 9
     assert all(a["owner"].startswith("mdr-") and a["watermark"] for a in told["agents"])
     assert [(s["partition"], s["open"]) for s in told["settling"]] == [(0, 0), (1, 0), (2, 0)]
-    assert all(s["checkpoint_age_seconds"] < 5 and s["flush_age_seconds"] < 5 for s in told["settling"])
+    assert all(s["checkpoint_age_seconds"] < 60 and s["flush_age_seconds"] < 60 for s in told["settling"])
     assert told["rates"]["events_per_second"].keys() == {f"laglive.{t}" for t in ("sends", "receives", "receipts")}
     assert history["every_seconds"] == 10 and sum(p["events_per_second"] for p in history["points"]) > 0
     assert ready == {"live": True, "ready": True, "reasons": [], "alarms": []}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.events import Receipt, Send
 from schemas.record import Record
-from streams import fold, folding
+from streams import folding
 from streams.effects import Rows
 from streams.fold import inbound_row, outbound_row
 from streams.join import RECEIPTS_MAX, Life, add_receipt, is_send_source, restore
@@ -64,11 +64,7 @@ def lived(send: dict[str, Any], receipts: list[dict[str, Any]]) -> Life:
 
 
 def row_of(life: Life) -> Record:
-    made = folding.records([Rows(SHARD, [life], [], [])], NOON_MS)
-    try:
-        (row,) = rows_of(made)
-    except ValueError:  # a text that needs escapes
-        (row,) = rows_of(fold.records([Rows(SHARD, [life], [], [])], NOON_MS))
+    (row,) = rows_of(folding.records([Rows(SHARD, [life], [], [])], NOON_MS))
     return msgspec.convert(row, Record)
 
 
