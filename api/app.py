@@ -62,6 +62,11 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_SIGN_INS_METRIC: Final = (
+    b"# HELP mdr_sign_ins_failed_total Sign-ins and requests with a wrong key or secret.\n"
+    b"# TYPE mdr_sign_ins_failed_total counter\n"
+    b"mdr_sign_ins_failed_total %d\n"
+)
 _BASIC: Final = 'Basic realm="mdr", charset="UTF-8"'
 _BEARER: Final = 'Bearer realm="mdr"'
 
@@ -241,9 +246,9 @@ class _App:
             return caller
         self.known.forget(pair)
         wait_s = self.sign_ins.wait_s(pair[0], call.client, call.now_ms)
+        self.sign_ins.failed(pair[0], call.client, call.now_ms)
         if wait_s:
             raise Refusal(429, "too many wrong credentials", headers=asks | {"Retry-After": str(wait_s)})
-        self.sign_ins.failed(pair[0], call.client, call.now_ms)
         raise Refusal(401, "no credential that is known", headers=asks)
 
     def _refuse_unless_allowed(self, route: Route, caller: auth.Caller, now_ms: int) -> None:
@@ -368,6 +373,7 @@ class _Desk:
         self.operator = app.config.operator
         self.seals = app.seals
         self.operator_sessions = app.operator_sessions
+        self.sign_ins = app.sign_ins
         self.lag = app.config.lag
 
     def wait_s(self, key: str, now_ms: int) -> int:
@@ -456,5 +462,11 @@ def _prover(app: _App) -> HTTPRouteHandler:
 # ---- probes ----------------------------------------------------------------------------------------------------
 
 
+def _metrics(app: _App) -> bytes:
+    """Return the worker's numbers and our own."""
+    told = app.config.metrics() if app.config.metrics is not None else b""
+    return told + _SIGN_INS_METRIC % app.sign_ins.failures
+
+
 def _probes(app: _App) -> list[HTTPRouteHandler]:
-    return probes.handlers(app.config.health, app.config.metrics, app.side.reason)
+    return probes.handlers(app.config.health, partial(_metrics, app), app.side.reason)

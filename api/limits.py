@@ -48,6 +48,7 @@ class SignIns:
     """
 
     def __init__(self) -> None:
+        self.failures = 0
         self._pairs: dict[tuple[str, str], tuple[int, int]] = {}
         self._peers: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
@@ -63,6 +64,7 @@ class SignIns:
         """Counts a failure, and tells of the first of an address and then of each power of ten."""
         place = network_of(peer)
         with self._lock:
+            self.failures += 1
             _count(self._pairs, (key[:_NAME_MAX], place), now_ms)
             failures = _count(self._peers, place, now_ms)
         if failures in (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000):

@@ -122,6 +122,21 @@ def test_a_wrong_secret_stays_outside(http: TestClient[Any], key: str, secret: s
     assert answer.status_code == 403 and "set-cookie" not in answer.headers and "do not belong together" in answer.text
 
 
+def test_wrong_secrets_are_slowed_counted_and_logged_without_them(
+    filled: Filled, tmp_path: Path, accounts: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a few wrong secrets of a key comes a 429 that says how long to wait; the right secret is let in."""
+    issued = auth.add_credential(filled.store.client, accounts[0])
+    with served(filled.store.url, tmp_path, Clock(NOW_MS)) as client:
+        form = {"key": issued.key, "secret": "a-wrong-secret"}
+        answers = [client.post("/ui/sign-in", data=form, headers={"Origin": ORIGIN}) for _ in range(8)]
+        assert [a.status_code for a in answers] == [403] * 5 + [429] * 3
+        assert [a.headers.get("retry-after") for a in answers[4:]] == [None, "1", "2", "4"]
+        assert "wait 4 s" in answers[-1].text and "mdr_sign_ins_failed_total 8\n" in client.get("/metrics").text
+        Browser(client, issued.key, issued.secret).get(ALL)
+    assert "sign-ins are refused: 1 from testclient" in caplog.text and "a-wrong-secret" not in caplog.text
+
+
 def test_a_changed_cookie_opens_nothing(operator: Browser) -> None:
     """A cookie with another content, another time or a broken seal is none."""
     name, _, value = operator.cookie.partition("=")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from api.auth import Caller
 from api.http import Answer, Call, Context, Handler, Refusal, parse_query
 from api.lag import LagSource
+from api.limits import SignIns
 from api.seals import Seals
 from api.sessions import OperatorSessions
 from schemas import exact_json
@@ -23,6 +24,7 @@ class Desk(Protocol):
     operator: tuple[str, str] | None
     seals: Seals
     operator_sessions: OperatorSessions
+    sign_ins: SignIns
     lag: LagSource | None
 
     def wait_s(self, key: str, now_ms: int) -> int:

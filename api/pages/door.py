@@ -33,13 +33,25 @@ async def sign_in(call: Call, desk: Desk) -> Answer:
     pair = (form.get("key", "").strip(), form.get("secret", "").strip())
     caller = await _identified(call, desk, pair)
     if caller is None:
-        return _asking(call, form.get("next", ""), pair[0], "This key and secret do not belong together.")
+        return _refused(call, desk, form.get("next", ""), pair[0])
+    desk.sign_ins.succeeded(pair[0], call.client, call.now_ms)
     if not caller.may_read:
         return _asking(call, form.get("next", ""), pair[0], "This key may not read records: its scopes lack sms.read.")
     await _end(call, desk)
     cookie = session.set_cookie(call, await _begun(call, desk, caller))
     home = _HOME if caller.is_operator else "/ui/records?range=24h&include=pending"
     return html.redirect(session.safe_next(form.get("next", ""), home), cookie)
+
+
+def _refused(call: Call, desk: Desk, where: str, key: str) -> Answer:
+    """Tell that a key and its secret do not belong together; who said so too often has to wait before being told."""
+    wait_s = desk.sign_ins.wait_s(key, call.client, call.now_ms)
+    desk.sign_ins.failed(key, call.client, call.now_ms)
+    if wait_s:
+        why = f"Too many wrong secrets came from your address: wait {wait_s} s."
+        answer = _asking(call, where, key, why)
+        return answer._replace(status=429, headers=answer.headers | {"Retry-After": str(wait_s)})
+    return _asking(call, where, key, "This key and secret do not belong together.")
 
 
 async def sign_out(call: Call, desk: Desk) -> Answer:
