@@ -9,12 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MEASURES := latency memory recovery disk parts plan
 
-.PHONY: help system install dev demo test lint types fast unbuilt pythons sanitize mutations fuzz bench bench-peers bench-query growth $(MEASURES) faults faults-long hostile vendors wheel clean
+.PHONY: help system install dev demo test lint types audit fast unbuilt pythons sanitize mutations fuzz bench bench-peers bench-query growth $(MEASURES) faults faults-long hostile vendors wheel clean
 help:
 	@echo 'make demo    the whole way, on this machine: broker, worker, simulated traffic, records, comparison'
 	@echo 'make test    every test, against a real Kafka and the embedded ClickHouse'
 	@echo 'make system  installs what some tests need: Chromium, promtool, clang (Debian, as root)'
-	@echo 'make lint    ruff;  make types    mypy --strict'
+	@echo 'make lint    ruff;  make types    mypy --strict;  make audit    known vulnerabilities of what is pinned'
 	@echo 'make fast    the suites of decoding, core and batches;  make unbuilt, make pythons: without the C, by other Pythons'
 	@echo 'make sanitize, make fuzz SECONDS=60, make mutations: the C under sanitizers, fuzzed, broken on purpose'
 	@echo 'make bench   events per second beside the raw limit and beside Flink, Kafka Streams, ClickHouse alone, plain Faust'
@@ -29,10 +29,10 @@ $(VENV)/python:
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	@touch $@
 
-$(VENV)/runtime: $(VENV)/python requirements.lock pyproject.toml hatch_build.py $(wildcard native/*)
+$(VENV)/runtime: $(VENV)/python requirements.lock requirements-build.lock pyproject.toml hatch_build.py $(wildcard native/*)
 	$(UV) --require-hashes -r requirements.lock
 	# Compiled once here, so that every start is a quick one.
-	$(UV) --no-deps -e .
+	$(UV) --no-deps --build-constraints requirements-build.lock -e .
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib schemas streams api
 	@touch $@
 
@@ -83,6 +83,9 @@ mutations: dev
 SECONDS ?= 60
 fuzz: dev
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+audit: dev
+	$(BIN)/python .ci/audit.py
 
 lint: dev
 	$(BIN)/ruff check .
