@@ -222,7 +222,6 @@ class _App:
             caller = await self.within(lane, partial(self._identified, call, pair), is_quick=True)
         if takes_body(route.method):
             call = call._replace(body=await end.body())
-            refuse_foreign_write(call)
         lane = self.lane_of(caller, "commands") if caller else _Lane(self.shares, f"key {key}")
         return await self.within(lane, partial(self._handled, route, call, pair, caller), is_quick=is_quick)
 

@@ -133,8 +133,12 @@ def refuse_foreign_write(call: Call) -> None:
     if call.headers.get("origin", call.base_url) != call.base_url or site not in ("none", "same-origin"):
         raise Refusal(403, "the request was sent by a page of another site")
     kind = call.headers.get("content-type", "").partition(";")[0].strip()
-    if call.body and not _JSON.fullmatch(kind):
+    if _announces_body(call) and not _JSON.fullmatch(kind):
         raise Refusal(415, "the Content-Type of a body is application/json")
+
+
+def _announces_body(call: Call) -> bool:
+    return call.headers.get("content-length", "0") != "0" or "transfer-encoding" in call.headers
 
 
 def is_from_page(call: Call) -> bool:

@@ -35,15 +35,9 @@ def letters() -> Letters:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data directory."""
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def http(filled: Filled, letters: Letters, home: Path) -> Iterator[TestClient[Any]]:
+def http(filled: Filled, letters: Letters, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient[Any]]:
     """The application upon that store."""
-    with served(filled.store.url, home, Clock(NOW_MS), lag=Watch(), letters=letters) as client:
+    with served(filled.store.url, tmp_path_factory.mktemp("data"), Clock(NOW_MS), lag=Watch(), letters=letters) as client:
         yield client
 
 
@@ -257,9 +251,7 @@ def test_a_key_has_a_bounded_number_of_sessions(filled: Filled, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["operator", "Operator", "OPERATOR"])
-def test_no_stored_key_is_the_operator(
-    http: TestClient[Any], home: Path, filled: Filled, accounts: tuple[str, str], name: str
-) -> None:
+def test_no_stored_key_is_the_operator(filled: Filled, tmp_path: Path, accounts: tuple[str, str], name: str) -> None:
     """No key of the operator's name is made, and one that an older version stored opens nothing, but can be revoked."""
     client = filled.store.client
     with pytest.raises(auth.AccessError, match="operator is no name for a key"):
@@ -267,16 +259,17 @@ def test_no_stored_key_is_the_operator(
     values = {"key": (name, "String"), "account_id": (accounts[0], "String"), "version": (1, "UInt64"),
               "secret_hash": (auth._hash("s"), "String"), "scopes": (list(auth.SCOPES), "Array(String)")}  # fmt: skip
     query.write(client, "credentials", values)
-    form = {"key": name, "secret": "s"}
-    assert http.post("/ui/sign-in", data=form, headers={"Origin": ORIGIN}).status_code == 403
-    for path in ("/mdr/records", "/mdr/lag", "/mdr/credentials"):
-        assert http.get(path, headers=basic(name, "s")).status_code == 401
-    # Nor does a session, were there one of that key.
-    made = session.begun(session.KEY, name, NOW_MS)
-    sessions.begin(client, name, made.session_id, NOW_MS)
-    browser = Browser.with_cookie(http, f"mdr_session_80={session.sealed(seals.load(home), made, NOW_MS)}")
-    for path in ("/ui/flow", ALL):
-        browser.get(path, 303)
+    with served(filled.store.url, tmp_path, Clock(NOW_MS), lag=Watch()) as http:
+        form = {"key": name, "secret": "s"}
+        assert http.post("/ui/sign-in", data=form, headers={"Origin": ORIGIN}).status_code == 403
+        for path in ("/mdr/records", "/mdr/lag", "/mdr/credentials"):
+            assert http.get(path, headers=basic(name, "s")).status_code == 401
+        # Nor does a session, were there one of that key.
+        made = session.begun(session.KEY, name, NOW_MS)
+        sessions.begin(client, name, made.session_id, NOW_MS)
+        browser = Browser.with_cookie(http, f"mdr_session_80={session.sealed(seals.load(tmp_path), made, NOW_MS)}")
+        for path in ("/ui/flow", ALL):
+            browser.get(path, 303)
     assert auth.revoke(client, name) and not auth.revoke(client, name)
 
 
