@@ -3,14 +3,19 @@
 Two builders never make the same report: each writes a claim and goes on only when it then sees no other live one. Of
 two that wrote before either looked, both withdraw and try again later. A claim lives until it is withdrawn, its process
 is gone, or nothing was heard of it for a minute.
+
+Accounts are served in turn. While there is nothing to build nothing is asked of the store: whoever asks for a report
+wakes the builder, and what another process left unfinished is looked for twice a minute.
 """
 
 # ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
 
+import contextlib
 import logging
 import os
 import random
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -28,7 +33,9 @@ from api.where import Binder
 
 log = logging.getLogger(__name__)
 
-_POLL_S: Final = 2.0
+_IDLE_S: Final = 30.0
+_AGAIN_S: Final = 2.0
+_SWEEP_MS: Final = 60_000
 _LEASE_S: Final = 60
 _HEARTBEAT_MS: Final = 10_000
 _PROGRESS_MS: Final = 500
@@ -38,6 +45,10 @@ _FINISHED: Final = 1 << 40
 
 class _Gone(Exception):
     """The report was deleted, or this process is told to stop."""
+
+
+class _Refused(Exception):
+    """The report cannot be built; one sentence that says why."""
 
 
 class Builder:
@@ -57,6 +68,8 @@ class Builder:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{_RUN}"
         self._woken = threading.Event()
         self._stopping = False
+        self._turns: dict[str, int] = {}
+        self._swept_ms: int | None = None
         self._thread = threading.Thread(target=self._run, name="mdr-reports", daemon=True)
 
     def start(self) -> None:
@@ -76,38 +89,51 @@ class Builder:
     def _run(self) -> None:
         client = None
         while not self._stopping:
+            wait_s = _AGAIN_S
             try:
                 client = client or self._connect()
                 self._sweep(client)
-                if self._build_next(client):
-                    continue
+                wait_s = self._build_next(client)
             except Exception as e:
                 log.warning("reports cannot be built now, trying again: %s", type(e).__name__ if client else "no store")
                 log.debug("building failed", exc_info=e)
-            self._woken.wait(_POLL_S)
+            if wait_s:
+                self._woken.wait(wait_s)
             self._woken.clear()
         if client is not None:
             client.close()
 
-    def _build_next(self, client: Client) -> bool:
-        for report in reports.unfinished(client):
-            if report.at(self._clock()).status == reports.EXPIRED or not self._claim(client, report.report_id):
+    def _build_next(self, client: Client) -> float:
+        """Builds a report, if there is one that nobody else builds; how long to wait before the next look."""
+        now_ms = self._clock()
+        waiting = [r for r in reports.unfinished(client) if r.at(now_ms).status != reports.EXPIRED]
+        for report in self._in_turn(waiting):
+            if not self._claim(client, report.report_id):
                 continue
+            self._turns[report.account_id] = 1 + max(self._turns.values())
             try:
                 self._build(client, report)
             finally:
                 self._note(client, report.report_id, is_live=False)
-            return True
-        return False
+            return 0
+        return _AGAIN_S if waiting else _IDLE_S
+
+    def _in_turn(self, waiting: list[Report]) -> list[Report]:
+        """First the accounts that were not served for longest, and of each what it asked for first."""
+        self._turns = {r.account_id: self._turns.get(r.account_id, 0) for r in waiting}
+        return sorted(waiting, key=lambda r: (self._turns[r.account_id], r.created_ms, r.report_id))
 
     def _sweep(self, client: Client) -> None:
-        """Removes files of reports that are over, and their rows after as long again."""
+        """Removes files of reports that are over, and their rows after as long again; once a minute."""
         now_ms = self._clock()
-        for report in reports.every(client):
-            if now_ms >= report.expires_ms:
+        if self._swept_ms is not None and 0 <= now_ms - self._swept_ms < _SWEEP_MS:
+            return
+        self._swept_ms = now_ms
+        for report in reports.over(client, now_ms):
+            with contextlib.suppress(OSError):  # what cannot be removed keeps nobody from what can be built
                 self._shelf.remove(report)
-                if now_ms >= 2 * report.expires_ms - report.created_ms:
-                    reports.save(client, report, deleted=True)
+            if now_ms >= 2 * report.expires_ms - report.created_ms:
+                reports.save(client, report, deleted=True)
 
     # ---- one report --------------------------------------------------------------------------------------------
 
@@ -122,24 +148,36 @@ class Builder:
             log.info("report %s is given up: it was deleted, or the process ends", report.report_id)
         except query.Unavailable:
             raise
-        except query.QueryError as e:
+        except (_Refused, query.QueryError) as e:
             self._fail(client, report, str(e))
+        except OSError as e:
+            why = os.strerror(e.errno) if e.errno else "an error of the disk"
+            log.warning("report %s fails: %s", report.report_id, why)
+            self._fail(client, report, f"the file cannot be written: {why}")
         except Exception:
             log.exception("report %s fails", report.report_id)
             self._fail(client, report, "the report could not be built; the log says why")
         finally:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def _make(self, client: Client, report: Report, draft: Path) -> None:
         ask, path = report.request, self._shelf.path(report)
         wanted = Wanted(ask.scope, ask.span, ask.condition, files.cells_of(ask.format, self._views.get(ask.cells)))
+        held = self._shelf.held(reports.complete(client, report.account_id))
+        self._refuse_heavy(held)
         cuts = extract.cut(client, wanted)
         bound = files.ROWS_MAX[ask.format]
         if cuts.rows > bound:
-            self._fail(client, report, f"the report would have {cuts.rows} rows; a {ask.format} may have {bound}")
-            return
+            raise _Refused(f"the report would have {cuts.rows} rows; a {ask.format} may have {bound}")
         teller = _Teller(self, client, replace(report, rows_total=cuts.rows, status=RUNNING))
-        rows = files.build(client, wanted, cuts, ask.format, draft, teller)
+
+        def tell(rows: int) -> None:
+            self._refuse_heavy(held + draft.stat().st_size)
+            teller(rows)
+
+        rows = files.build(client, wanted, cuts, ask.format, draft, tell)
+        self._refuse_heavy(held + draft.stat().st_size)
         if reports.stored(client, report.report_id) is None:
             raise _Gone
         draft.replace(path)
@@ -149,6 +187,12 @@ class Builder:
         reports.save(client, done)
         if reports.stored(client, report.report_id) is None:
             path.unlink(missing_ok=True)
+
+    def _refuse_heavy(self, size: int) -> None:
+        if size >= reports.BYTES_MAX:
+            raise _Refused(f"the reports of an account may have {reports.BYTES_MAX} bytes: delete some")
+        if shutil.disk_usage(self._shelf.folder).free < reports.FREE_BYTES_MIN:
+            raise _Refused(f"the file cannot be written: {reports.FREE_BYTES_MIN} bytes of the disk stay free")
 
     def _fail(self, client: Client, report: Report, detail: str) -> None:
         reports.save(client, replace(report, status=FAILED, detail=detail, updated_ms=self._clock(), version=_FINISHED))

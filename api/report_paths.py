@@ -36,6 +36,8 @@ def ask(call: Call, context: Context, kind: str, request: reports.Request) -> Re
     """Stores what is asked for and wakes the builder; a bound that is reached is a 429."""
     try:
         report = reports.create(context.client, call.caller, kind, request, call.now_ms, context.report_days)
+    except reports.TooLarge as e:
+        raise Refusal(400, str(e), "filters") from None
     except reports.TooMany as e:
         raise Refusal(429, str(e), headers={"Retry-After": "5"}) from None
     context.wake()

@@ -7,6 +7,7 @@ fetched with a link that needs no credential, that nobody can guess, and that en
 # ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
 
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ import orjson
 from api import query, seals
 from api.auth import Caller
 from api.query import Client, Range, Scope
-from api.where import Binder, Condition, dump, load
+from api.where import Binder, Condition, dump, load, tests_in
 from schemas.times import format_rfc3339, parse_rfc3339
 
 PENDING: Final = "pending"
@@ -27,6 +28,11 @@ EXPIRED: Final = "expired"
 
 UNFINISHED_MAX: Final = 5
 KEPT_MAX: Final = 1_000
+BYTES_MAX: Final = 8 << 30
+FREE_BYTES_MIN: Final = 256 << 20
+TESTS_MAX: Final = 400
+FILTER_BYTES_MAX: Final = 32_768
+_SWEPT_MAX: Final = 1_000
 LINK_S: Final = 900
 _PURPOSE: Final = "report link"
 DAY_MS: Final = 86_400_000
@@ -91,6 +97,10 @@ class TooMany(Exception):
     """A bound on reports is reached; one sentence that names it."""
 
 
+class TooLarge(Exception):
+    """A report is asked for with more filters than it may have; one sentence that names the bound."""
+
+
 def make_request(caller: Caller, format_: str, span: Range, where: Condition, **more: Any) -> Request:
     """What a caller asks for, limited to what the caller sees now."""
     accounts = caller.scope.accounts
@@ -106,7 +116,8 @@ def make_request(caller: Caller, format_: str, span: Range, where: Condition, **
 
 
 def create(client: Client, caller: Caller, kind: str, request: Request, now_ms: int, days: int) -> Report:
-    """Stores a report to be built; raises `TooMany`."""
+    """Stores a report to be built; raises `TooMany` and `TooLarge`."""
+    _refuse_too_large(request)
     own = [r for r in _stored(client, caller.account_id) if now_ms < r.expires_ms]
     if sum(r.status in (PENDING, RUNNING) for r in own) >= UNFINISHED_MAX:
         raise TooMany(f"an account may have {UNFINISHED_MAX} unfinished reports at a time")
@@ -128,6 +139,13 @@ def create(client: Client, caller: Caller, kind: str, request: Request, now_ms: 
     )
     save(client, report)
     return report
+
+
+def _refuse_too_large(request: Request) -> None:
+    if tests_in(request.condition) > TESTS_MAX:
+        raise TooLarge(f"the filters of a report are more than {TESTS_MAX} tests")
+    if len(orjson.dumps([request.where, request.echo])) > FILTER_BYTES_MAX:
+        raise TooLarge(f"the filters of a report are larger than {FILTER_BYTES_MAX} bytes")
 
 
 def find(client: Client, caller: Caller, report_id: str, kind: str = "") -> Report | None:
@@ -167,9 +185,19 @@ def unfinished(client: Client) -> list[Report]:
     return [_report(row) for row in query.select(client, sql, Binder())]
 
 
-def every(client: Client) -> list[Report]:
-    """All reports there are."""
-    return _stored(client, None)
+def over(client: Client, now_ms: int) -> list[Report]:
+    """Reports whose time is over, the oldest first; of very many the next time."""
+    b = Binder()
+    sql = (
+        f"SELECT {_COLUMNS} FROM mdr.report_requests FINAL WHERE expires_at <= {b.instant(now_ms)}"
+        f" ORDER BY expires_at, report_id LIMIT {_SWEPT_MAX:d}"
+    )
+    return [_report(row) for row in query.select(client, sql, b)]
+
+
+def complete(client: Client, account_id: str) -> list[Report]:
+    """The reports of an account that have a file."""
+    return [report for report in _stored(client, account_id) if report.status == COMPLETE]
 
 
 def _stored(client: Client, account_id: str | None) -> list[Report]:
@@ -238,6 +266,10 @@ class Shelf:
     def path(self, report: Report) -> Path:
         """Where a report's file is, or will be."""
         return self.folder / f"{report.report_id}.{report.request.format}"
+
+    def held(self, found: Iterable[Report]) -> int:
+        """How many bytes the files of reports have."""
+        return sum(path.stat().st_size for path in map(self.path, found) if path.exists())
 
     def remove(self, report: Report) -> None:
         """Removes a report's file, if there is one."""

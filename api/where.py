@@ -149,6 +149,11 @@ def dump(condition: Condition) -> list[Any]:
     return ["every" if isinstance(condition, Every) else "some", *map(dump, condition.parts)]
 
 
+def tests_in(condition: Condition) -> int:
+    """How many tests of a column a condition has."""
+    return 1 if isinstance(condition, Is) else sum(map(tests_in, condition.parts))
+
+
 def load(value: list[Any]) -> Condition:
     """The condition that `dump` wrote."""
     kind, *rest = value

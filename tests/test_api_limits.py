@@ -20,6 +20,8 @@ NOW_MS = START_MS + 20 * 3_600_000
 KEY = "MALLLLLLLLLLLLLLLLLL"
 PLIVO = f"/v1/Account/{KEY}/Message/"
 CARRIERX = "/core/v2/sms/message_drs"
+FILTER = {"filter_type": "and", "cli": "1", "cli_filter": "contains", "cld": "2", "cld_filter": "contains"}
+SPAN = {"start_time": "2026-01-01", "end_time": "2026-01-02"}
 TELNYX = "/v2/legacy/reporting/batch_detail_records/messaging"
 
 
@@ -78,6 +80,10 @@ def test_beyond_the_bound_of_a_parameter(
         ("/mdr/reports", {"start": "2024-01-01T00:00:00Z", "end": "2026-01-05T00:00:00Z"}, native.RANGE_DAYS_MAX),
         ("/mdr/reports", {"filters": {"state": ["s"] * (native.VALUES_MAX + 1)}}, native.VALUES_MAX),
         ("/mdr/reports", {"name": "x" * 201}, 200),
+        ("/mdr/reports", {"filters": {"provider": ["x" * 800] * 60}}, reports.FILTER_BYTES_MAX),
+        ("/mdr/reports", {"filters": {f"attributes.{n}": "x" for n in range(401)}}, reports.TESTS_MAX),
+        (TELNYX, SPAN | {"filters": [FILTER | {"cli": "x" * 100, "cld": "y" * 100}] * 100}, reports.FILTER_BYTES_MAX),
+        (TELNYX, SPAN | {"filters": [FILTER] * 101}, telnyx.LIST_MAX),
         (TELNYX, {"start_time": "2024-01-01", "end_time": "2026-01-01"}, telnyx.RANGE_DAYS_MAX),
         ("/reporting/mdr_requests", {"start_time": "2024-01-01"}, telnyx.RANGE_DAYS_MAX),
         (TELNYX, {"start_time": "2026-01-01", "end_time": "2026-01-02", "profiles": ["p"] * 101}, telnyx.LIST_MAX),

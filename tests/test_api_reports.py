@@ -348,6 +348,115 @@ def test_a_claim_of_a_living_process_is_respected_until_its_lease_ends(
     assert second._claim(client, "some-report")
 
 
+def _built(filled: Filled, shelf: Shelf, report: reports.Report) -> reports.Report:
+    """A report after a builder was there for it alone."""
+    client = connect(filled.store.url)
+    Builder(lambda: client, shelf, Clock(NOW_MS), {})._build(client, report)
+    client.close()
+    told = reports.stored(filled.store.client, report.report_id)
+    assert told is not None
+    return told
+
+
+def _asked(filled: Filled, account: str, format_: str = "csv") -> reports.Report:
+    """A report of an account over all that the hostile one has."""
+    caller = auth.Caller("k", account, frozenset({auth.READ}), Scope(("hostile",)))
+    request = reports.make_request(caller, format_, Range(START_MS - 1, NOW_MS), EVERYTHING)
+    return reports.create(filled.store.client, caller, "native", request, NOW_MS, 30)
+
+
+def test_accounts_are_served_in_turn(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for one report waits for one of the others', not for all that another account asked for before."""
+    made = [_asked(filled, account) for account in ("turn-a", "turn-a", "turn-a", "turn-b", "turn-c")]
+    built: list[str] = []
+    make = Builder._make
+
+    def noted(self: Builder, client: Any, report: reports.Report, draft: Path) -> None:
+        built.append(report.account_id)
+        make(self, client, report, draft)
+
+    monkeypatch.setattr(Builder, "_make", noted)
+    one = Builder(lambda: connect(filled.store.url), Shelf(tmp_path), Clock(NOW_MS), {})
+    client = connect(filled.store.url)
+    while one._build_next(client) == 0:
+        pass
+    client.close()
+    assert sorted(built[:3]) == ["turn-a", "turn-b", "turn-c"] and built[3:] == ["turn-a", "turn-a"]
+    assert all(getattr(reports.stored(filled.store.client, r.report_id), "status", "") == "complete" for r in made)
+
+
+def test_an_idle_builder_asks_nothing(filled: Filled, tmp_path: Path) -> None:
+    """With nothing to build the store is looked at once, and again when a report is asked for, or in half a minute."""
+    looked, waited = threading.Semaphore(0), []
+
+    class Woken(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout)
+            looked.release()
+            return super().wait(60)
+
+    asked: list[str] = []
+
+    class Counted:
+        def __init__(self) -> None:
+            self._client = connect(filled.store.url)
+
+        def raw_query(self, sql: str, **more: Any) -> Any:
+            asked.append(sql)
+            return self._client.raw_query(sql, **more)
+
+        def close(self) -> None:
+            self._client.close()
+
+    one = Builder(Counted, Shelf(tmp_path), Clock(NOW_MS), {})  # type: ignore[arg-type]
+    one._woken = Woken()
+    one.start()
+    assert looked.acquire(timeout=60)
+    assert (waited, len(asked)) == ([builder._IDLE_S], 2)
+    one.wake()
+    assert looked.acquire(timeout=60)
+    assert (waited, len(asked)) == ([builder._IDLE_S] * 2, 3)  # the sweep is done once a minute
+    one.stop()
+
+
+@pytest.mark.parametrize("format_", files.FORMATS)
+def test_a_full_disk_fails_a_report_once(filled: Filled, tmp_path: Path, format_: str) -> None:
+    """Where no byte can be written the report has failed, says why, and leaves no file."""
+    shelf, report = Shelf(tmp_path), _asked(filled, "disk", format_)
+    (shelf.folder / f"{report.report_id}.{builder._RUN}.draft").symlink_to("/dev/full")
+    told = _built(filled, shelf, report)
+    assert (told.status, told.detail) == ("failed", "the file cannot be written: No space left on device")
+    assert not list(shelf.folder.glob(f"{report.report_id}*"))
+
+
+def test_a_folder_that_is_gone_fails_a_report_once(filled: Filled, tmp_path: Path) -> None:
+    """Where no file can be made the report has failed and says why."""
+    shelf, report = Shelf(tmp_path), _asked(filled, "folder")
+    shelf.folder.rename(tmp_path / "elsewhere")
+    told = _built(filled, shelf, report)
+    assert (told.status, told.detail) == ("failed", "the file cannot be written: No such file or directory")
+
+
+def test_the_store_keeps_room_on_the_disk(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report does not take the last of a disk that the store needs too; the bound is in its detail."""
+    monkeypatch.setattr(reports, "FREE_BYTES_MIN", 1 << 60)
+    told = _built(filled, Shelf(tmp_path), _asked(filled, "room"))
+    assert told.status == "failed" and str(1 << 60) in told.detail
+
+
+def test_the_bytes_of_an_account_are_bounded(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an account keeps and what is built together have a bound that the failed report names; others go on."""
+    shelf = Shelf(tmp_path)
+    first = _built(filled, shelf, _asked(filled, "heavy"))
+    size = shelf.path(first).stat().st_size
+    monkeypatch.setattr(reports, "BYTES_MAX", size + size // 2)
+    second = _built(filled, shelf, _asked(filled, "heavy"))
+    assert first.status == "complete" and second.status == "failed" and str(reports.BYTES_MAX) in second.detail
+    assert _built(filled, shelf, _asked(filled, "light")).status == "complete"
+    reports.save(filled.store.client, first, deleted=True)
+    assert _built(filled, shelf, _asked(filled, "heavy")).status == "complete"
+
+
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])
 def test_pieces_are_the_whole_cut_without_gap_or_repeat(filled: Filled, size: int) -> None:
     """However small the pieces, together they are every row once and in order, across accounts."""
