@@ -34,6 +34,7 @@ $(VENV)/runtime: $(VENV)/python requirements.lock requirements-build.lock pyproj
 	# Compiled once here, so that every start is a quick one.
 	$(UV) --no-deps --build-constraints requirements-build.lock -e .
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib schemas streams api
+	@$(BIN)/python -c 'import sys; from schemas import native; native.missing and print("WARNING:", native.missing, file=sys.stderr)'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime requirements-dev.lock

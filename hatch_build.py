@@ -1,6 +1,7 @@
 """Compiles native/ into `schemas/_native`: with the C compiler that is there, else with one from a wheel.
 
-Where neither works (no headers of this Python, say) the package is built without it: everything runs, slower.
+Where neither works (no headers of this Python, say) the package is built without it: everything runs, slower, and the
+worker's first log line, its alarms, `mdr settings` and the metric `mdr_build_info` say so.
 """
 
 import os
@@ -14,13 +15,24 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_FLAGS = ("-std=c11", "-O2", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unused-parameter")
+_FLAGS = (
+    "-std=c11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden", "-fPIC", "-shared", "-Wall", "-Wextra",
+    "-Wno-unused-parameter",
+)  # fmt: skip
 
 
 def _compiler() -> list[str]:
     named = shlex.split(os.environ.get("CC", ""))
     found = named or [path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))][:1]
     return found or [sys.executable, "-m", "ziglang", "cc"]
+
+
+def _trouble(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as e:  # no such compiler
+        return str(e)
+    return done.stderr if done.returncode else None
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -38,9 +50,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         command = [*_compiler(), *_FLAGS, f"-I{sysconfig.get_path('include')}", *sources, "-o", str(made)]
         if sys.platform == "darwin":
             command += ["-undefined", "dynamic_lookup"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.app.display_warning(f"built without its compiled part, so several times slower:\n{done.stderr}")
+        trouble = _trouble(command)
+        if trouble is not None:
+            self.app.display_warning(f"built without its compiled part, so several times slower:\n{trouble}")
             made.unlink(missing_ok=True)
             return
         build_data["artifacts"].append("schemas/_native*")

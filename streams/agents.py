@@ -12,6 +12,7 @@ import faust
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from schemas import native
 from schemas.events import TOPICS
 from streams import kafka, recovery
 from streams.app import faust_app
@@ -97,6 +98,8 @@ class Worker:
 
     async def start(self) -> None:
         """Migrates the store and begins to consume; `failed` is set when the worker cannot go on."""
+        if native.missing:
+            log.warning("%s", native.missing)
         await self._check_store()
         self.failed = asyncio.get_running_loop().create_future()
         self._watchdog = Watchdog(monotonic_ms())

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from schemas import native
 from schemas.events import TOPICS
 from schemas.times import format_rfc3339
 from streams import lag, running
@@ -229,7 +230,8 @@ class Monitor:
     def _alarms(self) -> list[str]:
         prefix = self._settings.topic_prefix
         lost = self.telemetry.tally.lost.items()
-        return [f"{n:,} entries of {prefix}{topic} were deleted before they were read" for topic, n in lost if n]
+        deleted = [f"{n:,} entries of {prefix}{topic} were deleted before they were read" for topic, n in lost if n]
+        return [*deleted, *([native.missing] if native.missing and self._worker is not None else [])]
 
     def _live(self) -> Live:
         worker = self._worker
