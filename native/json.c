@@ -43,11 +43,21 @@ static int hex4(const uint8_t *at)
     return value;
 }
 
+static inline bool is_short_escape(uint8_t byte)
+{
+    switch (byte) {
+    case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The bytes of the escape at `at`, 0 if it is none; a surrogate must have its other half with it. */
 static int escape_size(const uint8_t *at, const uint8_t *end)
 {
     if (end - at < 2) return 0;
-    if (at[1] != 'u') return strchr("\"\\/bfnrt", at[1]) && at[1] ? 2 : 0;
+    if (at[1] != 'u') return is_short_escape(at[1]) ? 2 : 0;
     int unit = end - at < 6 ? -1 : hex4(at + 2);
     if (unit < 0 || (unit & 0xFC00) == 0xDC00) return 0;
     if ((unit & 0xFC00) != 0xD800) return 6;
@@ -164,14 +174,13 @@ bool skip_value(Cursor *c, int depth)
 {
     Span skipped;
     skip_space(c);
-    if (c->at >= c->end || depth > DEPTH_MAX) return false;
+    if (c->at >= c->end) return false;
     switch (*c->at) {
     case '"':
         return read_string(c, &skipped);
     case '{':
-        return skip_items(c, depth, true);
     case '[':
-        return skip_items(c, depth, false);
+        return depth <= DEPTH_MAX && skip_items(c, depth, *c->at == '{');
     case 't':
         return skip_word(c, "true");
     case 'f':
@@ -240,6 +249,46 @@ Py_ssize_t plain_bytes(const Span *span, uint8_t *to)
         }
     }
     return to - first;
+}
+
+/* Where the first byte is that begins no character; NULL if there is none. */
+const uint8_t *find_bad_utf8(const uint8_t *at, const uint8_t *end)
+{
+    while (at < end) {
+        uint64_t word;
+        if (end - at >= 8 && (memcpy(&word, at, 8), !(word & 0x8080808080808080u))) {
+            at += 8;
+            continue;
+        }
+        int size = *at < 0x80 ? 1 : utf8_size(at, end);
+        if (!size) return at;
+        at += size;
+    }
+    return NULL;
+}
+
+/* The bytes that an escape means. */
+static Py_ssize_t meant_size(const uint8_t *at, int size)
+{
+    int unit = size == 6 ? hex4(at + 2) : 0;
+    return size == 12 ? 4 : unit >= 0x800 ? 3 : unit >= 0x80 ? 2 : 1;
+}
+
+/* Where a string that was read begins to mean more than `most` bytes; its end if it does not. */
+const uint8_t *end_within(const Span *span, Py_ssize_t most)
+{
+    const uint8_t *at = span->start, *end = at + span->size;
+    while (at < end && most >= 0) {
+        const uint8_t *plain = skip_plain(at, end);
+        if (plain - at > most) return at + most + 1;
+        most -= plain - at;
+        at = plain;
+        if (at == end) return end;
+        int size = *at == '\\' ? escape_size(at, end) : utf8_size(at, end);
+        most -= *at == '\\' ? meant_size(at, size) : size;
+        at += size;
+    }
+    return at;
 }
 
 /* The text of a string that was read. */

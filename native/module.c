@@ -14,6 +14,7 @@ static PyMethodDef functions[] = {
     {"records", log_records, METH_VARARGS, NULL},
     {"newest", log_newest, METH_VARARGS, NULL},
     {"hashes", event_hashes, METH_O, NULL},
+    {"trim", trim_value, METH_VARARGS, NULL},
     {0},
 };
 

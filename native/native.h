@@ -65,7 +65,12 @@ bool read_string(Cursor *c, Span *out);
 bool skip_value(Cursor *c, int depth);
 bool read_digits(Cursor *c, int *value);
 Py_ssize_t plain_bytes(const Span *span, uint8_t *to);
+const uint8_t *find_bad_utf8(const uint8_t *at, const uint8_t *end);
+const uint8_t *end_within(const Span *span, Py_ssize_t most);
 PyObject *new_text(const Span *span);
+
+/* ---- trim.c ---- */
+PyObject *trim_value(PyObject *module, PyObject *args);
 
 /* ---- text.c: what strings may hold ---- */
 bool is_id(const Span *s);

@@ -8,7 +8,7 @@ compiled way takes what is surely sound and leaves the rest to this one.
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -253,10 +253,21 @@ _PATH: Final = re.compile(r" - at `\$\.?([A-Za-z_]*)")
 _ABSENT: Final[tuple[object, ...]] = (None, "", [], {})
 
 
+class _Kind(NamedTuple):
+    type: type[Event]
+    names: tuple[str, ...]
+    required: dict[str, bool]
+
+
+def _kind_of(type_: type[Event]) -> _Kind:
+    required = {f.encode_name: f.required for f in msgspec.structs.fields(type_) if not f.encode_name.startswith("~")}
+    return _Kind(type_, tuple(required), required)
+
+
 def _decode(
-    kind: type[Event], problem: Callable[[Any], str], key: bytes | None, value: bytes | None, clock_ms: int
+    kind: _Kind, problem: Callable[[Any], str], key: bytes | None, value: bytes | None, clock_ms: int
 ) -> Event | Rejected:
-    fields = read_object(value)
+    fields = read_object(value, kind.names)
     if isinstance(fields, Rejected):
         return fields
     event = _build(kind, problem, fields)
@@ -269,8 +280,8 @@ def _decode(
     return event
 
 
-def _build(kind: type[Event], problem: Callable[[Any], str], fields: dict[str, Any]) -> Event | Rejected:
-    known = {f.encode_name: f.required for f in msgspec.structs.fields(kind) if not f.encode_name.startswith("~")}
+def _build(kind: _Kind, problem: Callable[[Any], str], fields: dict[str, Any]) -> Event | Rejected:
+    known = kind.required
     for name, required in known.items():
         if required and fields.get(name) is None:
             return Rejected("missing_field", f"{name}: required")
@@ -279,7 +290,7 @@ def _build(kind: type[Event], problem: Callable[[Any], str], fields: dict[str, A
         if _bytes_max(content) > (BODY_BYTES_MAX if name == "body" else STRING_BYTES_MAX):
             return Rejected("invalid_field", f"{name}: longer than its limit in UTF-8 bytes")
     try:
-        event = msgspec.convert(present, kind)
+        event = msgspec.convert(present, kind.type)
     except msgspec.ValidationError as e:
         path = _PATH.search(str(e))
         return Rejected("invalid_field", f"{path[1] if path else ''}: {str(e).split(' - at ')[0]}")
@@ -299,7 +310,7 @@ def _bytes_max(content: Any) -> int:
 
 
 DECODERS: Final[dict[str, Callable[[bytes | None, bytes | None, int], Any]]] = {
-    "sends": partial(_decode, Send, _send_problem),
-    "receives": partial(_decode, Receive, _receive_problem),
-    "receipts": partial(_decode, Receipt, _receipt_problem),
+    "sends": partial(_decode, _kind_of(Send), _send_problem),
+    "receives": partial(_decode, _kind_of(Receive), _receive_problem),
+    "receipts": partial(_decode, _kind_of(Receipt), _receipt_problem),
 }
