@@ -1,6 +1,7 @@
 """`mdr credentials` as a newcomer uses it: without anything running, beside a running API, and beside two."""
 
 import base64
+import http.client
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from schemas.times import parse_rfc3339
+from streams.clock import clock_ms
 from tests.servers import serve
 
 ROOT = Path(__file__).parent.parent
@@ -43,13 +46,13 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def api(home: Path, store: str = "") -> Iterator[str]:
+def api(home: Path, store: str = "", **settings: str) -> Iterator[str]:
     """`mdr api` on a free port; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    more = {"MDR_HTTP": f"127.0.0.1:{port}"} | ({"MDR_CLICKHOUSE_URL": store} if store else {})
+    more = settings | {"MDR_HTTP": f"127.0.0.1:{port}"} | ({"MDR_CLICKHOUSE_URL": store} if store else {})
     process = subprocess.Popen([*MDR, "api"], env=environ(home, **more))
     try:
         end = time.monotonic() + 60
@@ -144,3 +147,49 @@ def test_a_revoked_key_is_refused_by_every_process(tmp_path: Path) -> None:
         assert [status(url, "/mdr/records", **header) for url in (one, two)] == [200, 200]
         mdr(tmp_path / "b", "credentials", "revoke", made["key"], store=server.url)
         assert [status(url, "/mdr/records", **header) for url in (one, two)] == [401, 401]
+
+
+def test_a_key_ends_by_itself(tmp_path: Path) -> None:
+    """A key made to end is listed with its end and refused from then on; others never end; what is no time to come is refused."""
+    for expires, sentence in (("2001-01-01", "to come"), ("tomorrow", "to come"), ("999999999d", "to come"), ("-1d", "to come")):
+        assert sentence in mdr(tmp_path, "credentials", "add", "acme", "--expires", expires, code=1).stderr
+    with api(tmp_path) as url:
+        add = ("credentials", "add", "acme", "--json", "--expires")
+        made = {key: lines(mdr(tmp_path, *add, at, "--key", key))[0] for key, at in (("later", "90d"), ("soon", "15s"))}
+        made["never"] = lines(mdr(tmp_path, "credentials", "add", "acme", "--json", "--key", "never"))[0]
+        soon = made["soon"]["expires_at"]
+        assert made["never"]["expires_at"] is None
+        days = ((parse_rfc3339(made["later"]["expires_at"]) or 0) - clock_ms()) / 86_400_000
+        assert 89.9 < days <= 90
+        end = time.monotonic() + 60
+        while status(url, "/mdr/records", Authorization=basic(made["soon"])) != 401:
+            assert time.monotonic() < end, "the key does not end"
+            time.sleep(0.2)
+        assert clock_ms() >= (parse_rfc3339(soon) or 0)
+        assert [status(url, "/mdr/records", Authorization=basic(made[key])) for key in ("later", "never")] == [200, 200]
+        listed = {line["key"]: line["expires_at"] for line in lines(mdr(tmp_path, "credentials", "list", "--json"))}
+        assert listed == {key: one["expires_at"] for key, one in made.items()}
+    table = mdr(tmp_path, "credentials", "list").stdout
+    assert "expires" in table and "never" in table and soon in table
+
+
+def test_a_real_process_heeds_named_proxies_only(tmp_path: Path) -> None:
+    """What a client writes into forwarding headers changes nothing, until its address is named as a proxy's."""
+    for proxies, prefix in (("", "mdr_session_"), ("127.0.0.0/8", "__Host-mdr_session_")):
+        with api(tmp_path, MDR_TRUSTED_PROXIES=proxies) as url:
+            told = json.loads((tmp_path / "operator.json").read_text())
+            form = f"key=operator&secret={told['secret']}".encode()
+            origin = url if not proxies else "https://mdr.example"
+            headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "mdr.example", "Origin": origin}
+            cookie = _sign_in(url, form, headers)
+            assert cookie.startswith(prefix) and ("; Secure" in cookie) is bool(proxies)
+
+
+def _sign_in(url: str, form: bytes, headers: dict[str, str]) -> str:
+    """The cookie that a sign-in is answered with."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("POST", "/ui/sign-in", form, headers | {"Content-Type": "application/x-www-form-urlencoded"})
+    answer = connection.getresponse()
+    connection.close()
+    assert answer.status == 303, answer.status
+    return answer.headers["Set-Cookie"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from streams import settings
+from streams.cli import serving
 
 
 def test_defaults_are_fine(tmp_path: Path) -> None:
@@ -78,3 +79,16 @@ def test_addresses_and_networks_of_proxies(tmp_path: Path) -> None:
     loaded = settings.load(environ, tmp_path)
     assert [str(network) for network in loaded.trusted_proxies] == ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
     assert loaded.http == ("::1", 8080)
+
+
+@pytest.mark.parametrize(
+    ("http", "proxies", "is_told"),
+    [("127.0.0.1:8080", "", False), ("localhost:8080", "", False), ("[::1]:8080", "", False), ("0.0.0.0:8080", "", True),
+     ("192.0.2.1:80", "", True), ("0.0.0.0:8080", "10.0.0.1", False)],
+)  # fmt: skip
+def test_open_to_others_is_told(
+    http: str, proxies: str, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond loopback, without a proxy that may keep secrets on the way, a warning names both settings."""
+    serving._warn_if_open(settings.load({"MDR_HTTP": http, "MDR_TRUSTED_PROXIES": proxies}, tmp_path))
+    assert ("MDR_HTTP" in caplog.text and "MDR_TRUSTED_PROXIES" in caplog.text) is is_told

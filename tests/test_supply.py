@@ -80,3 +80,10 @@ def test_a_finding_fails_and_a_feed_out_of_reach_is_said() -> None:
         assert verdict(out, errors).passes and "cannot be reached" in verdict(out, errors).words[0]
     assert verdict("", "ERROR: invalid requirements input") == (False, ["pip-audit failed: ERROR: invalid requirements input"])
     assert verdict("", "").passes is False
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """What the page about security says to be tested is: every test it names is there."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "SECURITY.md").read_text()))
+    found = {name for path in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)\(", path.read_text())}
+    assert len(named) > 50 and not named - found
