@@ -1,12 +1,24 @@
-/* Record batches of the log (Kafka's message format, version 2) to entries that are left where they are. Whatever is not
- * as the format has it is left to the client library, which says what is wrong. */
+/* Record batches of the log (Kafka's message format, version 2) to entries that are left where they are. Reading ends
+ * before the first that is not as the format has it: streams/record_batches.py is the definition, and goes on there. */
 #include "native.h"
 #include <structmember.h>
 
-/* What a batch says for all of its records. */
+/* Larger entries and those of more headers are read in Python, which keeps what a dead letter can hold of them. */
+#define RECORD_BYTES_MAX (4 << 20)
+#define HEADERS_MAX 10000
+
+/* What a batch says for all of its records, and the offset (from the first) that was read last. */
 typedef struct {
-    int64_t base_offset, base_ms, fixed_ms; /* `fixed_ms` is the broker's time for all of them, or -1 */
+    long long base_offset, base_ms, last, after;
+    int is_fixed; /* all have `base_ms` */
+    int is_dense; /* none is missing: the next has the next offset, whatever it says */
 } Common;
+
+/* As Java adds: beyond 63 bits it goes on at the other end. */
+static int64_t wrapped_sum(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
 
 static bool take_varint(Cursor *c, int64_t *out)
 {
@@ -22,12 +34,12 @@ static bool take_varint(Cursor *c, int64_t *out)
     return false;
 }
 
-/* Bytes with their count before them; -1 is no bytes at all. */
+/* Bytes with their count before them; below zero is no bytes at all. */
 static bool take_bytes(Cursor *c, Span *out)
 {
     int64_t size;
-    if (!take_varint(c, &size) || size < -1 || size > c->end - c->at) return false;
-    *out = (Span){c->at, (Py_ssize_t)size, false, true};
+    if (!take_varint(c, &size) || size > c->end - c->at) return false;
+    *out = (Span){c->at, size < 0 ? -1 : (Py_ssize_t)size, false, true};
     c->at += size < 0 ? 0 : size;
     return true;
 }
@@ -36,28 +48,34 @@ static bool skip_headers(Cursor *c)
 {
     int64_t count;
     Span name, value;
-    if (!take_varint(c, &count) || count < 0) return false;
+    if (!take_varint(c, &count) || count < 0 || count > HEADERS_MAX) return false;
     while (count--)
         if (!take_bytes(c, &name) || name.size < 0 || !take_bytes(c, &value)) return false;
     return true;
 }
 
-/* Record => Length Attributes TimestampDelta OffsetDelta Key Value [Headers] */
-static bool read_record(Cursor *c, Record *r, const Common *batch)
+/* Record => Length Attributes TimestampDelta OffsetDelta Key Value [Headers]; moves on only where all of it is sound. */
+static bool read_record(Cursor *c, Record *r, Common *batch)
 {
-    int64_t size, ms, offset;
-    if (!take_varint(c, &size) || size < 1 || size > c->end - c->at) return false;
-    Cursor in = {c->at + 1, c->at + size};
-    if (!take_varint(&in, &ms) || !take_varint(&in, &offset) || !take_bytes(&in, &r->key) || !take_bytes(&in, &r->value))
+    int64_t size, ms, delta;
+    Cursor in = *c;
+    if (!take_varint(&in, &size) || size < 1 || size > RECORD_BYTES_MAX || size > in.end - in.at) return false;
+    in.end = in.at + size;
+    in.at++;
+    if (!take_varint(&in, &ms) || !take_varint(&in, &delta) || !take_bytes(&in, &r->key) || !take_bytes(&in, &r->value))
         return false;
+    if (batch->is_dense) delta = batch->after + 1;
+    if (delta <= batch->after || delta > batch->last) return false;
     r->headers = in.at;
-    r->offset = batch->base_offset + offset;
-    r->ms = batch->fixed_ms < 0 ? batch->base_ms + ms : batch->fixed_ms;
+    if (!skip_headers(&in) || in.at != in.end) return false;
+    r->offset = wrapped_sum(batch->base_offset, delta);
+    r->ms = batch->is_fixed ? batch->base_ms : wrapped_sum(batch->base_ms, ms);
+    batch->after = delta;
     c->at = in.end;
-    return skip_headers(&in) && in.at == in.end;
+    return true;
 }
 
-static PyObject *new_record(PyObject *data, Cursor *c, const Common *batch)
+static PyObject *new_record(PyObject *data, Cursor *c, Common *batch)
 {
     Record *r = PyObject_New(Record, &RecordType);
     if (!r) return NULL;
@@ -70,31 +88,32 @@ static PyObject *new_record(PyObject *data, Cursor *c, const Common *batch)
     return (PyObject *)r;
 }
 
-/* records(data, count, base_offset, base_ms, fixed_ms) -> [record], or None where there is a doubt. They keep `data`, which is
- * those of one batch and nothing else; `fixed_ms` is -1 where each has its own time. */
+/* records(data, at, most, (base_offset, base_ms, is_fixed, last, is_dense), after) -> ([record], at): as
+ * `records` of streams/record_batches.py. They keep `data`. */
 PyObject *log_records(PyObject *module, PyObject *args)
 {
     PyObject *data;
-    Py_ssize_t count;
+    Py_ssize_t at, most;
     Common batch;
-    if (!PyArg_ParseTuple(args, "SnLLL", &data, &count, &batch.base_offset, &batch.base_ms, &batch.fixed_ms)) return NULL;
+    if (!PyArg_ParseTuple(
+            args, "Snn(LLpLp)L", &data, &at, &most, &batch.base_offset, &batch.base_ms, &batch.is_fixed, &batch.last,
+            &batch.is_dense, &batch.after))
+        return NULL;
     const uint8_t *start = (const uint8_t *)PyBytes_AS_STRING(data);
     Py_ssize_t size = PyBytes_GET_SIZE(data);
+    Cursor c = {start + (at < 0 || at > size ? size : at), start + size};
     /* No record is shorter than seven bytes. */
-    if (count < 0 || count > size / 7) Py_RETURN_NONE;
-    Cursor c = {start, start + size};
-    PyObject *records = PyList_New(count);
-    for (Py_ssize_t n = 0; records && n < count; n++) {
-        PyObject *record = new_record(data, &c, &batch);
-        if (record && record != Py_None) {
-            PyList_SET_ITEM(records, n, record);
-            continue;
-        }
-        Py_DECREF(records);
-        return record;
+    Py_ssize_t count = 0, room = (c.end - c.at) / 7;
+    if (most > room) most = room;
+    PyObject *records = PyList_New(most < 0 ? 0 : most), *record = records;
+    while (records && count < most && (record = new_record(data, &c, &batch)) && record != Py_None)
+        PyList_SET_ITEM(records, count++, record);
+    if (record == Py_None) Py_DECREF(record);
+    if (!records || !record || (count < most && PyList_SetSlice(records, count, most, NULL))) {
+        Py_XDECREF(records);
+        return NULL;
     }
-    if (records && c.at != c.end) Py_SETREF(records, Py_NewRef(Py_None));
-    return records;
+    return Py_BuildValue("Nn", records, (Py_ssize_t)(c.at - start));
 }
 
 /* ---- one record ---- */
@@ -144,7 +163,7 @@ static PyObject *record_headers(Record *r, void *unused)
     while (headers && count--) {
         take_bytes(&c, &name);
         take_bytes(&c, &value);
-        PyObject *text = PyUnicode_DecodeUTF8((const char *)name.start, name.size, "replace"), *bytes = text ? bytes_or_none(&value) : NULL;
+        PyObject *text = PyUnicode_DecodeUTF8((const char *)name.start, name.size, "surrogateescape"), *bytes = text ? bytes_or_none(&value) : NULL;
         PyObject *pair = bytes ? PyTuple_Pack(2, text, bytes) : NULL;
         if (!pair || PyList_Append(headers, pair)) Py_CLEAR(headers);
         Py_XDECREF(text);

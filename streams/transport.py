@@ -33,8 +33,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 from mode.threads import ServiceThread
 
+from streams import fetched
 from streams.effects import Entry
-from streams.fetched import NEVER_MS, Fetched, Wholes, as_read, share
+from streams.fetched import NEVER_MS, Left, Unread, credible_ms, share
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 POLL_RECORDS_MAX: Final = 6_000
@@ -105,16 +106,10 @@ def _is_behind(state: Any) -> bool:
     return bool(ends) and state.position < min(ends)
 
 
-def _unread(fetcher: Any) -> dict[Any, Wholes]:
-    """What was fetched and not read yet, as the record reader makes it.
-
-    A `ConsumerRecord` of each would cost half of reading.
-    """
+def _unread(fetcher: Any) -> dict[Any, Unread]:
+    """What was fetched and not read yet."""
     unread = {tp: getattr(result, "_partition_records", None) for tp, result in fetcher._records.items()}
-    for records in unread.values():
-        if records is not None and records._consumer_record is not as_read:
-            records._consumer_record, records._records = as_read, Wholes(records._records)
-    return {tp: records._records for tp, records in unread.items() if records is not None}
+    return {tp: records for tp, records in unread.items() if records is not None}
 
 
 def _hand_out_in_shares(fetcher: Any, limits: Mapping[Any, int]) -> None:
@@ -122,7 +117,7 @@ def _hand_out_in_shares(fetcher: Any, limits: Mapping[Any, int]) -> None:
 
     One fetch may hold minutes of a partition's log, and what belongs together would wait in memory for as long.
     """
-    left = [POLL_RECORDS_MAX]
+    left = Left(POLL_RECORDS_MAX)
     for tp in _unread(fetcher):
         # By its place: with itself in it only the collector would free it.
         fetcher._records[tp].getall = partial(share, fetcher._records, tp, left, limits.get(tp, NEVER_MS))
@@ -139,8 +134,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         options = transport.consumer_options
         self.newest_ms, self.worked_ms = {}, {}
         self.leaders = transport.leaders
-        # To other consumers of the process it is what it was.
-        fetching.MemoryRecords = Fetched
+        fetched.install()
         self._assignor = RangePartitionAssignor
         return aiokafka.AIOKafkaConsumer(
             group_id=self.app.conf.id,
@@ -188,7 +182,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         _hand_out_in_shares(consumer._fetcher, limits)
         records = await super()._fetch_records(consumer, set(limits), 0, None)
         for tp, entries in records.items():
-            self.newest_ms[tp] = entries[-1].timestamp
+            self.newest_ms[tp] = max(self.newest_ms.get(tp, 0), credible_ms(entries[-1].timestamp))
         return {
             tp: [Batch(tp.topic, tp.partition, generation, records.get(tp, []), before[tp], state.position)]
             for tp, state in _states(consumer)
@@ -256,6 +250,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         begin = (await consumer.beginning_offsets([tp]))[tp]
         at = max(offset, begin)
+        self.newest_ms.pop(tp, None)
+        self.worked_ms.pop(tp, None)
         return at if consumer._coordinator.generation == generation and self._seek(tp, at) else None
 
     async def stop(self) -> None:
@@ -295,7 +291,8 @@ class _Consumer(driver.Consumer):
 
     def worked(self, tp: TopicPartition, until_ms: int) -> None:
         """Says up to which time in the log a partition was worked off, for those that follow it."""
-        self._thread.worked_ms[tp] = until_ms
+        worked_ms = self._thread.worked_ms
+        worked_ms[tp] = max(worked_ms.get(tp, 0), credible_ms(until_ms))
 
     async def commit_fenced(self, offsets: Mapping[TopicPartition, int], generation: int) -> bool:
         """See `_Thread.commit_fenced`; False also when the consumer ends meanwhile."""
@@ -333,6 +330,10 @@ class Transport(driver.Transport):
     leaders: Mapping[str, str]
 
 
+_OF_PARTITION_RECORDS: Final = (
+    "(self, tp, records, aborted_transactions, fetch_offset, key_deserializer, value_deserializer, check_crcs,"
+    " isolation_level)"
+)
 # What is overridden or called, and what it must look like: (owner, name, parameters or None for an attribute).
 _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (driver.AIOKafkaConsumerThread, "_create_worker_consumer", "(self, transport)"),
@@ -352,9 +353,14 @@ _PRIVATE: Final[tuple[tuple[Any, str, str | None], ...]] = (
     (aiokafka.AIOKafkaConsumer, "seek", "(self, partition, offset)"),
     (fetching, "MemoryRecords", None),
     (Fetcher, "_create_fetch_waiter", "(self)"),
+    (fetching, "PartitionRecords", None),
+    (fetching, "FetchResult", None),
+    (FetchResult, "__init__", "(self, tp, assignment, partition_records, backoff)"),
     (FetchResult, "getall", "(self, max_records)"),
-    (PartitionRecords, "_consumer_record", "(self, tp, record)"),
-    (PartitionRecords, "_unpack_records", "(self)"),
+    (FetchResult, "check_assignment", "(self, tp)"),
+    (FetchResult, "has_more", "(self)"),
+    (FetchResult, "_update_position", "(self)"),
+    (PartitionRecords, "__init__", _OF_PARTITION_RECORDS),
     (SubscriptionState, "reassignment_in_progress", None),
 )
 

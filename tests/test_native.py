@@ -13,7 +13,7 @@ from schemas import batches, native
 from schemas.events import DECODERS, TOPICS, Receive, Rejected
 from schemas.numbers import country
 from schemas.record import COLUMNS
-from streams import fetched, folding, simulate
+from streams import folding, simulate
 from streams.effects import Rows
 from streams.facts import identities
 from streams.fold import records
@@ -22,7 +22,7 @@ from streams.recent import hashes, hashes_in
 from tests.entries import NOON_MS, LogEntry, event, value
 from tests.rows import block_rows, blocks_of
 from tests.test_examples import CLOCK_MS, GOOD, key_of
-from tests.test_fetched import batch
+from tests.test_fetched import batch, own
 
 pytestmark = pytest.mark.native
 PLAN: Final = simulate.Plan(1_500, 5, NOON_MS, 50.0, settling_ms=14_400_000)
@@ -86,7 +86,7 @@ def test_an_entry_left_in_its_batch_means_the_same() -> None:
     assert native.enabled
     for topic, entries in simulated().items():
         data = batch([(e.timestamp, e.key, e.value, []) for e in entries])
-        records: Any = fetched._native_records(memoryview(data))
+        records: Any = own(data)
         made, of_records = compiled(topic, entries), compiled(topic, records)
         assert [m and said(m) for m in of_records] == [m and said(m) for m in made]
         pairs = [(m, None) for m in of_records if m]

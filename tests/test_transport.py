@@ -12,13 +12,13 @@ from typing import Any
 
 import faust.streams
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import demo, kafka, transport
-from streams.fetched import NEVER_MS, SHARE_RECORDS_MAX, Fetched
+from streams.fetched import NEVER_MS, SHARE_RECORDS_MAX, Fetched, Result, Unread
 from streams.settings import Settings
 from tests import pipeline
 from tests.test_fetched import batch
@@ -110,13 +110,13 @@ def _batch(offsets: range, ms: int = 1_000) -> bytes:
     return batch([(ms, b"k", b"v", [])] * len(offsets), base_offset=offsets.start)
 
 
-def _fetch(log: bytes, start: int) -> tuple[FetchResult, _Position]:
+def _fetch(log: bytes, start: int) -> tuple[Result, _Position]:
     tp, position = TopicPartition("t", 0), _Position(start)
-    unread = PartitionRecords(tp, Fetched(log), None, start, None, None, True, READ_COMMITTED)
-    return FetchResult(tp, assignment=position, partition_records=unread, backoff=0), position
+    unread = Unread(tp, Fetched(log), None, start, None, None, True, READ_COMMITTED)
+    return Result(tp, assignment=position, partition_records=unread, backoff=0), position
 
 
-def _shared(result: FetchResult, limits: dict[Any, int]) -> list[int]:
+def _shared(result: Result, limits: dict[Any, int]) -> list[int]:
     """The offsets of the next share."""
     transport._hand_out_in_shares(SimpleNamespace(_records={TopicPartition("t", 0): result}), limits)
     return [record.offset for record in result.getall(None)]
