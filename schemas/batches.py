@@ -73,7 +73,8 @@ def read(topic: str, entries: Sequence[E], clock_ms: int, where: str) -> Read[E]
     refused: list[tuple[Rejected, E]] = []
     for n in doubtful:
         entry = entries[n]
-        event = decode(entry.key, entry.value, clock_ms)
+        # What was not read whole says so itself.
+        event = getattr(entry, "rejected", None) or decode(entry.key, entry.value, clock_ms)
         if event.__class__ is Rejected:
             refused.append((event, entry))
         else:

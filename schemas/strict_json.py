@@ -74,9 +74,12 @@ def _depth(text: str) -> int:
     if text.count("{") + text.count("[") <= DEPTH_MAX:
         return 0
     depth = deepest = 0
-    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
+    for bracket in re.finditer(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > deepest:
+            deepest = depth
+            if deepest > DEPTH_MAX:
+                break
     return deepest
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 MILLENNIUM_MS: Final = 946_684_800_000  # 2000-01-01T00:00:00Z
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS: Final = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+_LAST_MS: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 _MINUTE: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):")
 _TAIL: Final = re.compile(r"([0-5][0-9])(?:\.([0-9]+))?(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))")
 
@@ -44,9 +46,9 @@ def _is_finer(end: str) -> bool:
 
 
 def format_rfc3339(ms: int) -> str:
-    """`2026-01-31T09:15:04.250Z` of milliseconds since the epoch."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    """`2026-01-31T09:15:04.250Z` of milliseconds since the epoch; the nearest there is of those without a year."""
+    moment = _EPOCH + timedelta(milliseconds=max(_FIRST_MS, min(ms, _LAST_MS)))
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.").zfill(20) + f"{moment.microsecond // 1000:03d}Z"
 
 
 def delay_ms(start_ms: int, end_ms: int) -> int:

@@ -186,7 +186,7 @@ class Barrier:
         return True
 
     def _cut(self, p: Partition, now_ms: int, checkpoint: bool) -> _Cut:
-        dead, p.dead = p.dead, []
+        dead, p.dead, p.dead_bytes = p.dead, [], 0
         snapshot = p.snapshot(now_ms) if checkpoint else None
         return _Cut(p, p.take(now_ms), dead, snapshot)
 

@@ -246,25 +246,21 @@ async def send(
 async def _send_part(producer: AIOKafkaProducer, store: Store, part: Sequence[Letter], who: str, at_ms: int) -> None:
     begun = [("begun", "", "")] * len(part)
     await asyncio.to_thread(write_audit, store, part, at_ms, who, begun)
-    outcomes = [await _outcome(sent) for sent in [await _hand_over(producer, letter) for letter in part]]
+    outcomes = [_outcome(sent) for sent in await _sent(producer, part)]
     await asyncio.to_thread(write_audit, store, part, at_ms, who, outcomes)
     failed = [detail for word, detail, _ in outcomes if word == "failed"]
     if failed:
         raise kafka.KafkaUnavailable(f"Kafka refused {len(failed)} of the last {len(part)} letters: {failed[0]}")
 
 
-async def _hand_over(producer: AIOKafkaProducer, letter: Letter) -> Any:
+async def _sent(producer: AIOKafkaProducer, part: Sequence[Letter]) -> Sequence[tuple[str, int, int] | KafkaError]:
     try:
-        return await producer.send(**letters.redriven(letter))
+        return await kafka.produce(producer, [(letter.topic, letters.redriven(letter)) for letter in part])
     except KafkaError as e:
-        return e
+        return [e] * len(part)
 
 
-async def _outcome(sent: Any) -> tuple[str, str, str]:
-    try:
-        if isinstance(sent, KafkaError):
-            raise sent
-        at = await sent
-    except KafkaError as e:
-        return "failed", str(e) or type(e).__name__, ""
-    return "redriven", "", f"{at.topic}:{at.partition}:{at.offset}"
+def _outcome(sent: tuple[str, int, int] | KafkaError) -> tuple[str, str, str]:
+    if isinstance(sent, KafkaError):
+        return "failed", str(sent) or type(sent).__name__, ""
+    return "redriven", "", ":".join(map(str, sent))

@@ -5,9 +5,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from schemas import batches
+from schemas import batches, native
 from schemas.events import Receipt, Receive, Send
 from schemas.record import Record
+from streams import record_batches
 from streams.join import Life
 
 
@@ -15,8 +16,23 @@ class Entry(batches.Entry, Protocol):
     """A log entry as the consumer hands it over; kept whole while it may still become a dead letter."""
 
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
-        """As they were produced."""
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """As they were produced; bytes of a name that are no UTF-8 are lone surrogates."""
+
+
+def kept(entry: Entry | None) -> Entry | None:
+    """A log entry without the record batch it lies in, which may be a thousand times larger."""
+    if not native.enabled or type(entry) is not native.module.Record:
+        return entry
+    return record_batches.Record(entry.offset, entry.timestamp, entry.key, entry.value, entry.headers)
+
+
+def size_of(entry: Entry | None) -> int:
+    """About how many bytes an entry takes in memory."""
+    if entry is None:
+        return 0
+    headers = sum(100 + len(name) + len(value or b"") for name, value in entry.headers)
+    return len(entry.key or b"") + len(entry.value or b"") + headers
 
 
 class DeadLetter(NamedTuple):

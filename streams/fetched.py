@@ -16,8 +16,9 @@ from aiokafka.structs import ConsumerRecord
 from streams.record_batches import Batch, Part, next_size
 
 SHARE_RECORDS_MAX: Final = 1_000
-# Of a partition at once, and of all in one poll: another piece is read only while less was.
-SHARE_BYTES_MAX: Final = 4 << 20
+# Of a partition at once, and of all in one poll: another piece is read only while less was. A megabyte of ill-made
+# JSON takes a tenth of a second to refuse.
+SHARE_BYTES_MAX: Final = 1 << 20
 POLL_BYTES_MAX: Final = 24 << 20
 NEVER_MS: Final = (1 << 63) - 1
 # Times further ahead of the clock are nobody's progress.

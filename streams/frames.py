@@ -33,7 +33,7 @@ class Damaged(Exception):
 def pieces(codec: int, data: bytes) -> Iterator[bytes]:
     """The content of what a codec's number stands for; raises `Damaged` where it ends."""
     if codec == 0:
-        yield data
+        yield from [data] if len(data) <= PIECE_BYTES else _slices(data)
         return
     if codec not in _FRAMES:
         raise Damaged("invalid_json", f"no compression has the number {codec}")
@@ -46,6 +46,11 @@ def pieces(codec: int, data: bytes) -> Iterator[bytes]:
             raise Damaged(e.reason, e.what, stray) from None
         except Exception as e:  # each library has its own
             raise Damaged("invalid_json", f"{name} cannot be decompressed: {type(e).__name__}", stray) from None
+
+
+def _slices(data: bytes) -> Iterator[bytes]:
+    for at in range(0, len(data), PIECE_BYTES):
+        yield data[at : at + PIECE_BYTES]
 
 
 def _gzip(data: bytes) -> Generator[bytes, None, bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -11,16 +11,21 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
 from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
+from streams import fetched, record_batches
+from streams.clock import clock_ms
 from streams.settings import Settings
 
 DEAD_LETTERS: Final = "dead-letters"
 _INPUT_BYTES_MAX: Final = 2 << 20
 _DEAD_BYTES_MAX: Final = 4 << 20
-# Before compression; what a fetch can bring must go back out as a dead letter.
+# Before compression; the broker has its own bound after it.
 _REQUEST_BYTES_MAX: Final = 256 << 20
+# Of entries that we send together.
+_RUN_BYTES_MAX: Final = 1 << 18
 _REPLICAS_MAX: Final = 3
 _CONNECT_TIMEOUT_S: Final = 20
 
@@ -97,14 +102,82 @@ async def producing(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         yield client
 
 
+def consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
+    """A consumer that reads whatever a broker took, in bounded memory."""
+    fetched.install()
+    return AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, **options)
+
+
+class _Written(BatchBuilder):  # type: ignore[misc]
+    """A record batch that we wrote, where aiokafka has those it writes itself."""
+
+    def __init__(self, entries: Sequence[record_batches.Written]) -> None:
+        self._buffer = record_batches.encode(entries, clock_ms())
+        self._relative_offset = len(entries)
+        self._closed = True
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        record_batches.stamped(self._buffer, producer_id, producer_epoch, base_sequence)
+
+
+async def produce(
+    client: AIOKafkaProducer, entries: Sequence[tuple[str, record_batches.Written]]
+) -> list[tuple[str, int, int] | KafkaError]:
+    """Produces entries to topics byte for byte: any header's name, and also what has neither key nor value.
+
+    Returns where each stands then, or why it does not; raises KafkaError where nothing can be produced.
+    """
+    runs: list[tuple[TopicPartition, list[int], Any]] = []
+    for tp, places in await _placed(client, entries):
+        for run in _runs(entries, places):
+            batch = _Written([entries[n][1] for n in run])
+            runs.append((tp, run, await client.send_batch(batch, tp.topic, partition=tp.partition)))
+    outcomes = await asyncio.gather(*(future for *_, future in runs), return_exceptions=True)
+    found: dict[int, tuple[str, int, int] | KafkaError] = {}
+    for (tp, run, _), outcome in zip(runs, outcomes, strict=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, KafkaError):
+            raise outcome
+        for ahead, n in enumerate(run):
+            is_refused = isinstance(outcome, KafkaError)
+            found[n] = outcome if is_refused else (tp.topic, tp.partition, outcome.offset + ahead)
+    return [found[n] for n in range(len(entries))]
+
+
+async def _placed(
+    client: AIOKafkaProducer, entries: Sequence[tuple[str, record_batches.Written]]
+) -> list[tuple[TopicPartition, list[int]]]:
+    """Which entries go to which partition; those without a key all to one."""
+    places: dict[TopicPartition, list[int]] = {}
+    counts = {topic: len(await client.partitions_for(topic)) for topic in {topic for topic, _ in entries}}
+    for n, (topic, (key, _, _)) in enumerate(entries):
+        at = clock_ms() % counts[topic] if key is None else partition_of(key, counts[topic])
+        places.setdefault(TopicPartition(topic, at), []).append(n)
+    return list(places.items())
+
+
+def _runs(entries: Sequence[tuple[str, record_batches.Written]], places: Sequence[int]) -> Iterator[list[int]]:
+    """Entries that are sent together: not so many bytes that a broker would refuse them for it."""
+    run: list[int] = []
+    size = 0
+    for n in places:
+        own = record_batches.size_of(*entries[n][1])
+        if run and size + own > _RUN_BYTES_MAX:
+            yield run
+            run, size = [], 0
+        run.append(n)
+        size += own
+    if run:
+        yield run
+
+
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[tuple[AIOKafkaConsumer, dict[str, int]]]:
     """A started consumer outside of any group, and the partition count of each of our topics; 0 for a missing one."""
     options = client_options(settings)
     async with _started(AIOKafkaAdminClient(**options), settings) as admin:
         counts = await _partition_counts(admin, settings)
-    async with _started(AIOKafkaConsumer(**options, isolation_level="read_committed"), settings) as consumer:
-        yield consumer, counts
+    async with _started(consumer(settings, isolation_level="read_committed"), settings) as client:
+        yield client, counts
 
 
 async def committed(settings: Settings) -> dict[TopicPartition, int]:
@@ -168,11 +241,11 @@ async def misplaced(settings: Settings, sample: int = 200) -> list[str]:
     """Entries among the newest of each input partition whose key belongs to another partition, as sentences."""
     partitions = await check_topics(settings)
     told = []
-    async with _started(AIOKafkaConsumer(**client_options(settings)), settings) as consumer:
+    async with _started(consumer(settings), settings) as client:
         for name in (settings.topic_prefix + topic for topic in TOPICS):
             for partition in range(partitions):
                 tp = TopicPartition(name, partition)
-                wrong = [r async for r in _newest(consumer, tp, sample) if _is_misplaced(r, partition, partitions)]
+                wrong = [r async for r in _newest(client, tp, sample) if _is_misplaced(r, partition, partitions)]
                 if wrong:
                     told.append(
                         f"{name} partition {partition}: {len(wrong)} of the newest entries belong elsewhere by key"
@@ -185,29 +258,28 @@ def _is_misplaced(record: Any, partition: int, partitions: int) -> bool:
     return record.key is not None and partition_of(record.key, partitions) != partition
 
 
-async def _newest(consumer: AIOKafkaConsumer, tp: TopicPartition, sample: int) -> AsyncIterator[Any]:
-    consumer.assign([tp])
-    end = (await consumer.end_offsets([tp]))[tp]
-    begin = max((await consumer.beginning_offsets([tp]))[tp], end - sample)
-    consumer.seek(tp, begin)
+async def _newest(client: AIOKafkaConsumer, tp: TopicPartition, sample: int) -> AsyncIterator[Any]:
+    client.assign([tp])
+    end = (await client.end_offsets([tp]))[tp]
+    begin = max((await client.beginning_offsets([tp]))[tp], end - sample)
+    client.seek(tp, begin)
     while begin < end:
-        records = (await consumer.getmany(tp, timeout_ms=2_000)).get(tp)
-        if not records:
-            return
-        for record in records:
+        for record in (await client.getmany(tp, timeout_ms=2_000)).get(tp, ()):
             yield record
-        begin = records[-1].offset + 1
+        before, begin = begin, await client.position(tp)
+        if begin <= before:
+            return
 
 
 async def read_back(settings: Settings, sources: Iterable[str]) -> list[Any]:
     """The log entries at `topic:partition:offset`, as far as the broker still holds them."""
     entries = []
-    async with _started(AIOKafkaConsumer(**client_options(settings)), settings) as consumer:
+    async with _started(consumer(settings), settings) as client:
         for source in sources:
             topic, partition, offset = source.rsplit(":", 2)
             tp = TopicPartition(topic, int(partition))
-            consumer.assign([tp])
-            consumer.seek(tp, int(offset))
-            records = (await consumer.getmany(tp, timeout_ms=5_000, max_records=1)).get(tp, [])
+            client.assign([tp])
+            client.seek(tp, int(offset))
+            records = (await client.getmany(tp, timeout_ms=5_000, max_records=1)).get(tp, [])
             entries += [r for r in records if r.offset == int(offset)]
     return entries

@@ -140,8 +140,8 @@ class LagReader:
         if self._clients is None:
             options = kafka.client_options(self._settings)
             admin = AIOKafkaAdminClient(**options, request_timeout_ms=5_000)
-            consumer = AIOKafkaConsumer(
-                **options, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest",
+            consumer = kafka.consumer(
+                self._settings, isolation_level="read_committed", auto_offset_reset="earliest",
                 max_partition_fetch_bytes=_FETCH_BYTES, request_timeout_ms=5_000,
             )  # fmt: skip
             self._clients = admin, consumer
@@ -226,7 +226,7 @@ async def _timestamps(consumer: AIOKafkaConsumer, waiting: Mapping[TopicPartitio
             consumer.seek(tp, offset)
         async with asyncio.timeout(_TIMESTAMPS_TIMEOUT_S):
             while missing := [tp for tp in waiting if tp not in found]:
-                for tp, records in (await consumer.getmany(*missing, timeout_ms=500)).items():
+                for tp, records in (await consumer.getmany(*missing, timeout_ms=500, max_records=1)).items():
                     found[tp] = records[0].timestamp
                     consumer.pause(tp)
     except TimeoutError:

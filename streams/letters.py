@@ -13,21 +13,27 @@ from schemas.batches import as_struct
 from schemas.events import DECODERS, Receipt, Rejected
 from schemas.times import format_rfc3339
 from streams.effects import Entry
+from streams.record_batches import Written, size_of, size_of_header
 
 REDRIVEN: Final = "mdr-redriven"
 REDRIVES_MAX: Final = 3
 SHOWN_CHARS_MAX: Final = 2_000
-_CUT_BYTES: Final = 1 << 20
+# As it is sent, what a batch adds included.
+LETTER_BYTES_MAX: Final = 2 << 20
+_DETAIL_CHARS_MAX: Final = 1_000
 _OURS: Final = ("reason", "detail", "topic", "partition", "offset", "timestamp")
-_CUT: Final = re.compile(r"; value cut to \d+ of \d+ bytes$")
+_CUT: Final = "cut"
+# How letters told it before they had a header for it.
+_CUT_IN_DETAIL: Final = re.compile(r"; value cut to \d+ of \d+ bytes$")
+_PLACE: Final = re.compile(r"[0-9]{1,9}:[0-9]{1,18}:-?[0-9]{1,19}")
 _VALUES: Final = re.compile(r"\"[^\"]{2,}\"|'[^']{2,}'|(?<![\w.])\+?\d[\d.,:]*")
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Letter(NamedTuple):
     """A dead letter as it was read: why, the place and time of the input, the input, and where the letter stands.
 
-    `topic` is `""` for an entry of the dead letters that does not say where it came from.
+    `topic` is `""` for an entry of the dead letters that does not say where it came from; `cut` says what was cut.
     """
 
     reason: str
@@ -38,9 +44,10 @@ class Letter(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
     id: str
     landed_ms: int
+    cut: str = ""
 
     @property
     def source(self) -> str:
@@ -50,38 +57,72 @@ class Letter(NamedTuple):
     @property
     def attempts(self) -> int:
         """How often the input had been sent once more before it became this letter."""
-        told = [value for name, value in self.headers if name == REDRIVEN]
+        told = [value or b"" for name, value in self.headers if name == REDRIVEN]
         return int(told[-1]) if told and re.fullmatch(rb"[0-9]{1,6}", told[-1]) else len(told)
 
 
-def entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: str) -> dict[str, Any]:
-    """The key, value and headers of a dead letter."""
-    headers = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
-    return {"key": entry.key, "value": entry.value, "headers": [*entry.headers, *headers]}
+class Draft(NamedTuple):
+    """A dead letter before it is sent; `sizes` are those of key, value and headers if not all of them is here."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    ours: list[tuple[str, bytes]]
+    sizes: tuple[int, int, int]
+
+    def within(self, most: int = LETTER_BYTES_MAX) -> Written:
+        """What is sent: what does not fit is cut, value first, then headers, then key."""
+        told = [(_CUT, b"*" * _CUT_TEXT_MAX), *self.ours]
+        room = max(0, most - size_of(None, None, told))
+        key = self.key if self.key is None else self.key[:room]
+        room -= len(key or b"")
+        headers: list[tuple[str, bytes | None]] = []
+        for name, content in self.headers:
+            room -= size_of_header(name, content)
+            if room < 0:
+                room += size_of_header(name, content)
+                break
+            headers.append((name, content))
+        value = self.value if self.value is None else self.value[:room]
+        cut = _cut_text(self.sizes, (len(key or b""), len(value or b""), len(headers)))
+        # So that a header of the input's own is not taken for ours.
+        is_told = bool(cut or (headers and headers[-1][0] == _CUT))
+        return key, value, [*headers, *([(_CUT, cut.encode())] if is_told else []), *self.ours]
 
 
-def left_letter(topic: str, partition: int, receipt: Receipt, reason: str, detail: str) -> dict[str, Any]:
+_CUT_TEXT_MAX: Final = 200
+
+
+def _cut_text(sizes: tuple[int, int, int], kept: tuple[int, int, int]) -> str:
+    """What was cut, in the order of cutting."""
+    (key, value, headers), (of_key, of_value, of_headers) = kept, sizes
+    told = [("value", value, of_value, " bytes"), ("headers", headers, of_headers, ""), ("key", key, of_key, " bytes")]
+    return ", ".join(f"{what} {n} of {all_}{unit}" for what, n, all_, unit in told if n < all_)
+
+
+def entry_letter(topic: str, partition: int, entry: Entry, reason: str, detail: str) -> Draft:
+    """The dead letter of an entry."""
+    ours = _headers(reason, detail, topic, partition, entry.offset, entry.timestamp)
+    key, value, headers = entry.key, entry.value, entry.headers
+    sizes = getattr(entry, "sizes", None) or (len(key or b""), len(value or b""), len(headers))
+    return Draft(key, value, headers, ours, sizes)
+
+
+def left_letter(topic: str, partition: int, receipt: Receipt, reason: str, detail: str) -> Draft:
     """A dead letter of a receipt that the log no longer holds: what was decoded of it, not its bytes."""
     said = msgspec.to_builtins(as_struct(receipt)) | {"occurred_at": format_rfc3339(receipt.occurred_ms)}
     value = orjson.dumps({name: told for name, told in said.items() if not name.startswith("~")})
     offset = int(receipt.source.rsplit(":", 1)[1])
     detail = f"{detail}; the log has dropped its bytes, this is what was read of them"
-    headers = _headers(reason, detail, topic, partition, offset, receipt.occurred_ms)
-    return {"key": receipt.message_id.encode(), "value": value, "headers": headers}
-
-
-def cut_letter(letter: dict[str, Any]) -> dict[str, Any]:
-    """A letter the broker takes: input that was compressed far below its size may be more than a topic allows."""
-    kept = (letter["value"] or b"")[:_CUT_BYTES]
-    told = f"; value cut to {len(kept)} of {len(letter['value'] or b'')} bytes".encode()
-    headers = [(name, value + told if name == "detail" else value) for name, value in letter["headers"]]
-    return letter | {"value": kept, "headers": headers}
+    key = receipt.message_id.encode()
+    ours = _headers(reason, detail, topic, partition, offset, receipt.occurred_ms)
+    return Draft(key, value, (), ours, (len(key), len(value), 0))
 
 
 def _headers(
     reason: str, detail: str, topic: str, partition: int, offset: int, timestamp_ms: int
 ) -> list[tuple[str, bytes]]:
-    told = dict(zip(_OURS, (reason, detail, topic, partition, offset, timestamp_ms), strict=True))
+    told = dict(zip(_OURS, (reason, detail[:_DETAIL_CHARS_MAX], topic, partition, offset, timestamp_ms), strict=True))
     return [(name, str(value).encode("ascii", "backslashreplace")) for name, value in told.items()]
 
 
@@ -89,30 +130,39 @@ def _headers(
 
 
 def open_letter(topic: str, partition: int, entry: Entry) -> Letter:
-    """What an entry of the dead letters holds; the last six headers are ours, whatever the input's were called."""
+    """What an entry of the dead letters holds; the last six headers are ours, whatever the input's were called.
+
+    A header before them that is called `cut` is ours too.
+    """
     headers = tuple(entry.headers)
     at = f"{topic}:{partition}:{entry.offset}"
-    told = {name: value.decode("ascii", "backslashreplace") for name, value in headers[-len(_OURS) :]}
-    places = [told.get(name, "") for name in _OURS[3:]]
-    if tuple(name for name, _ in headers[-len(_OURS) :]) != _OURS or not all(map(str.isdecimal, places)):
+    ours, headers = headers[-len(_OURS) :], headers[: -len(_OURS)]
+    told = {name: (value or b"").decode("ascii", "backslashreplace") for name, value in ours}
+    place = ":".join(told.get(name, "") for name in _OURS[3:])
+    if tuple(name for name, _ in ours) != _OURS or not _PLACE.fullmatch(place):
         detail = "the entry does not say where it came from"
         return Letter(
-            "unknown", detail, "", 0, 0, entry.timestamp, entry.key, entry.value, headers, at, entry.timestamp
+            "unknown", detail, "", 0, 0, entry.timestamp, entry.key, entry.value, (*headers, *ours), at, entry.timestamp
         )
+    cut = ""
+    if headers and headers[-1][0] == _CUT:
+        *before, (_, said) = headers
+        headers, cut = tuple(before), (said or b"").decode("ascii", "backslashreplace")
+    places = [int(number) for number in place.split(":")]
     return Letter(
-        told["reason"], told["detail"], told["topic"], int(places[0]), int(places[1]), int(places[2]), entry.key,
-        entry.value, headers[: -len(_OURS)], at, entry.timestamp,
+        told["reason"], told["detail"], told["topic"], places[0], places[1], places[2], entry.key, entry.value, headers,
+        at, entry.timestamp, cut,
     )  # fmt: skip
 
 
 def is_cut(letter: Letter) -> bool:
-    """Whether only a part of the value was kept."""
-    return bool(_CUT.search(letter.detail))
+    """Whether only a part of the input was kept."""
+    return bool(letter.cut or _CUT_IN_DETAIL.search(letter.detail))
 
 
 def kind(detail: str) -> str:
     """What is wrong, whatever the value was that was wrong."""
-    return _VALUES.sub("*", _CUT.sub("", detail))
+    return _VALUES.sub("*", _CUT_IN_DETAIL.sub("", detail))
 
 
 def fingerprint(reason: str, detail: str) -> str:
@@ -151,7 +201,7 @@ def refusal(letter: Letter, said: Rejected | None, redriven_at: str, *, force: b
     if said is not None and said.reason == "unknown":
         return said.detail
     if is_cut(letter):
-        return "its value was cut, the whole is only in the log it came from"
+        return "it was cut, the whole is only in the log it came from"
     if redriven_at and not again:
         return f"it was redriven at {redriven_at} already"
     if letter.attempts >= REDRIVES_MAX and not force:
@@ -161,13 +211,10 @@ def refusal(letter: Letter, said: Rejected | None, redriven_at: str, *, force: b
     return ""
 
 
-def redriven(letter: Letter) -> dict[str, Any]:
-    """The input as it was, with a header that counts how often it was sent once more."""
+def redriven(letter: Letter) -> Written:
+    """The input's key, value and headers as they were, with a header that counts how often it was sent once more."""
     kept = [(name, value) for name, value in letter.headers if name != REDRIVEN]
-    return {
-        "topic": letter.topic, "key": letter.key, "value": letter.value,
-        "headers": [*kept, (REDRIVEN, str(letter.attempts + 1).encode())],
-    }  # fmt: skip
+    return letter.key, letter.value, [*kept, (REDRIVEN, str(letter.attempts + 1).encode())]
 
 
 # ---- made readable ---------------------------------------------------------------------------------------------

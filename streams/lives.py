@@ -19,7 +19,7 @@ import msgspec
 
 from schemas.batches import as_struct, newest
 from schemas.events import FUTURE_MS_MAX, Receipt, Receive, Send
-from streams.effects import Counts, DeadLetter, Entry, OpenRow, Rows, Snapshot
+from streams.effects import Counts, DeadLetter, Entry, OpenRow, Rows, Snapshot, kept, size_of
 from streams.facts import identities
 from streams.join import Life
 from streams.packing import Packing
@@ -42,6 +42,8 @@ _NEVER_MS: Final = (1 << 63) - 1
 _EARLIEST_MAX: Final = 1_000
 # Saved messages that are left as they are, for receipts to come to, and how many older ones a tick packs.
 _UNPACKED_MAX: Final = 10_000
+# So many bytes of dead letters count as much as one of them.
+_DEAD_BYTES: Final = 1 << 10
 _PACK_AT_ONCE: Final = 500
 
 # An event that is still in the bytes it came in is saved as the struct it stands for.
@@ -89,6 +91,7 @@ class Lives:
         self._read_ms = dict(self.marks)
         self.counts = Counts()
         self.dead: list[DeadLetter] = []
+        self.dead_bytes = 0
         self.waiting = 0
         self._recent = {"outbound": Recent(_RECENT_IDS_MAX), "inbound": Recent(_RECENT_IDS_MAX)}
         self._facts = {"outbound": Recent(_FACTS_MAX), "inbound": Recent(_FACTS_MAX)}
@@ -133,7 +136,9 @@ class Lives:
     def refuse(self, topic: str, entry: Entry | None, reason: str, detail: str, receipt: Receipt | None = None) -> None:
         """Puts an input among the dead letters."""
         self.counts.dead_letters += 1
+        entry = kept(entry)
         self.dead.append(DeadLetter(topic, self.shard, entry, reason, detail, receipt))
+        self.dead_bytes += size_of(entry)
 
     def _settle(self, mid: str, life: Life, now_ms: int) -> None:
         self._drop(mid, life)
@@ -212,7 +217,7 @@ class Lives:
 
     def unsaved(self) -> int:
         """How many open messages and dead letters wait for the next checkpoint."""
-        return len(self._dirty) + len(self.dead)
+        return len(self._dirty) + len(self.dead) + self.dead_bytes // _DEAD_BYTES
 
     def deadlines(self) -> dict[int, int]:
         """How many open messages reach their deadline when, by the ms at which a span of time begins."""

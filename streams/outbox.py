@@ -1,23 +1,27 @@
 """What the worker sends to Kafka: commits and dead letters. The barrier knows when."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.structs import TopicPartition
 
 from streams import kafka
 from streams.aside import aside
 from streams.effects import DeadLetter
-from streams.letters import cut_letter, entry_letter, left_letter
+from streams.letters import LETTER_BYTES_MAX, Draft, entry_letter, left_letter
+from streams.record_batches import Written
 from streams.settings import Settings
-from streams.store import StoreError, Unavailable, Unstorable
+from streams.store import Unavailable, Unstorable
 from streams.telemetry import Tally
 
 log = logging.getLogger(__name__)
+# Letters that are made without a pause.
+_AT_ONCE: Final = 500
+_LETTER_BYTES_MIN: Final = 1 << 12
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class Outbox:
@@ -52,10 +56,11 @@ class Outbox:
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Produces dead letters and waits for their acknowledgement."""
-        await self._produce([await self._letter(letter) for letter in letters])
+        for at in range(0, len(letters), _AT_ONCE):
+            await self._produce([await self._letter(letter) for letter in letters[at : at + _AT_ONCE]])
         aside("counting dead letters", self._tally.dead_letters.update, [letter.reason for letter in letters])
 
-    async def _letter(self, letter: DeadLetter) -> dict[str, Any]:
+    async def _letter(self, letter: DeadLetter) -> Draft:
         topic, entry, receipt = self._settings.topic_prefix + letter.topic, letter.entry, letter.receipt
         if entry is None:
             assert receipt is not None
@@ -81,18 +86,20 @@ class Outbox:
         aside("counting dead letters", self._tally.dead_letters.update, {"unstorable": count})
         log.error("%d rows cannot be stored: their %d events became dead letters, which say why", len(bad), count)
 
-    async def _produce(self, letters: list[dict[str, Any]]) -> None:
+    async def _produce(self, drafts: list[Draft]) -> None:
+        """Produces dead letters, cut further where the topic takes less than it was made for."""
         assert self._producer is not None
-        topic = self._settings.topic_prefix + kafka.DEAD_LETTERS
+        topic, most = self._settings.topic_prefix + kafka.DEAD_LETTERS, LETTER_BYTES_MAX
+        while drafts:
+            outcomes = await self._outcomes([(topic, draft.within(most)) for draft in drafts])
+            errors = [(draft, e) for draft, e in zip(drafts, outcomes, strict=True) if isinstance(e, KafkaError)]
+            for _, error in errors:
+                if not isinstance(error, _TOO_LARGE) or most < _LETTER_BYTES_MIN:
+                    raise Unavailable(f"Kafka refuses dead letters: {error!r}")
+            drafts, most = [draft for draft, _ in errors], most // 2
+
+    async def _outcomes(self, entries: list[tuple[str, Written]]) -> list[Any]:
         try:
-            sent = [await self._producer.send(topic, **letter) for letter in letters]
-            outcomes = await asyncio.gather(*sent, return_exceptions=True)
-            for letter, outcome in zip(letters, outcomes, strict=True):
-                if isinstance(outcome, MessageSizeTooLargeError):
-                    await self._producer.send_and_wait(topic, **cut_letter(letter))
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-        except MessageSizeTooLargeError as e:
-            raise StoreError(f"a dead letter is too large even when it is cut: {e}") from None
+            return await kafka.produce(self._producer, entries)
         except KafkaError as e:
             raise Unavailable(f"Kafka refuses dead letters: {e!r}") from None

@@ -588,9 +588,13 @@ def stamped(batch: bytearray, producer_id: int, epoch: int, sequence: int) -> by
 
 def size_of(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> int:
     """How many bytes a batch with an entry in it has at most, before it is compressed."""
-    size = _size_of(key) + _size_of(value) + _VARINT_BYTES_MAX
-    size += sum(_size_of(name_bytes(name)) + _size_of(content) for name, content in headers)
-    return _HEADER.size + 3 * _VARINT_BYTES_MAX + size
+    told = sum(size_of_header(name, content) for name, content in headers)
+    return _HEADER.size + 4 * _VARINT_BYTES_MAX + _size_of(key) + _size_of(value) + told
+
+
+def size_of_header(name: str, content: bytes | None) -> int:
+    """How many bytes a header has at most."""
+    return _size_of(name_bytes(name)) + _size_of(content)
 
 
 def name_bytes(name: str) -> bytes:

@@ -23,7 +23,7 @@ class LogEntry:
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = field(default=())
+    headers: Sequence[tuple[str, bytes | None]] = field(default=())
 
 
 def event(topic: str, message_id: str = "m1", at_ms: int = NOON_MS, **fields: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api import auth
 from api import dead_letters as paths
@@ -15,15 +17,17 @@ from api.dead_letters import Filter, Redrive
 from api.http import Call, Refusal
 from api.where import Scope
 from schemas.strict_json import Rejected
-from streams import dead_letters, kafka, letters
+from streams import dead_letters, kafka, letters, record_batches
 from streams.agents import Worker
 from streams.cli.letters import Desk
 from streams.clock import clock_ms
-from streams.letters import Letter
+from streams.letters import Draft, Letter
+from streams.record_batches import Part
 from streams.settings import Settings
 from streams.store import Store
 from tests import pipeline
-from tests.api_support import OPERATOR, Asker, Clock, LogEntry, basic, bearer, served
+from tests.api_support import OPERATOR, Asker, Clock, basic, bearer, served
+from tests.entries import LogEntry
 
 GOOD: Final = (
     b'{"event_id":"e","message_id":"%s","occurred_at":"2026-01-31T09:15:04Z","account_id":"a",'
@@ -33,8 +37,12 @@ EVERY: Final = Filter()
 
 
 def _letter(value: bytes = b"{", reason: str = "invalid_json", detail: str = "", **more: Any) -> Letter:
-    made = letters.entry_letter("mdr.sends", 2, LogEntry(7, 99, b"k", value, **more), reason, detail)
-    return letters.open_letter("mdr.dead-letters", 1, LogEntry(4, 100, made["key"], made["value"], made["headers"]))
+    return _opened(letters.entry_letter("mdr.sends", 2, LogEntry(7, 99, b"k", value, **more), reason, detail))
+
+
+def _opened(made: Draft, most: int = letters.LETTER_BYTES_MAX) -> Letter:
+    """A letter as it is read back."""
+    return letters.open_letter("mdr.dead-letters", 1, LogEntry(4, 100, *made.within(most)))
 
 
 def test_exactly_the_six_headers_that_were_added_come_off() -> None:
@@ -42,15 +50,14 @@ def test_exactly_the_six_headers_that_were_added_come_off() -> None:
     own = (("reason", b"mine"), ("offset", b"\xff"), ("topic", b"x"))
     opened = _letter(headers=own)
     assert (opened.source, opened.timestamp_ms, opened.headers) == ("mdr.sends:2:7", 99, own)
-    assert letters.redriven(opened) == {
-        "topic": "mdr.sends", "key": b"k", "value": b"{", "headers": [*own, ("mdr-redriven", b"1")],
-    }  # fmt: skip
+    assert letters.redriven(opened) == (b"k", b"{", [*own, ("mdr-redriven", b"1")])
 
 
 def test_the_count_of_redrives_is_one_header() -> None:
     """What came back is sent with the next number in the place of the last; a count that is no number counts as one."""
-    back = letters.redriven(_letter(headers=((letters.REDRIVEN, b"1"), ("h", b""))))
-    assert back["headers"] == [("h", b""), (letters.REDRIVEN, b"2")]
+    _, _, back = letters.redriven(_letter(headers=((letters.REDRIVEN, b"1"), ("h", b""))))
+    assert back == [("h", b""), (letters.REDRIVEN, b"2")]
+    assert _letter(headers=((letters.REDRIVEN, None),)).attempts == 1
     assert _letter(headers=((letters.REDRIVEN, b"many"),)).attempts == 1
 
 
@@ -59,6 +66,62 @@ def test_an_entry_without_the_six_headers_is_shown_and_never_sent() -> None:
     strange = letters.open_letter("mdr.dead-letters", 1, LogEntry(4, 100, b"k", b"v", (("topic", b"mdr.sends"),)))
     assert (strange.reason, strange.source) == ("unknown", "mdr.dead-letters:1:4")
     assert letters.refusal(strange, letters.verdict(strange, "mdr.", 0), "", force=True, again=True)
+
+
+some_bytes = st.one_of(st.none(), st.binary(max_size=60), st.integers(0, 4_000).map(bytes))
+some_headers = st.lists(
+    st.tuples(st.one_of(st.just("cut"), st.text(max_size=9), st.just("\udcff")), some_bytes), max_size=8
+)
+
+
+@given(some_bytes, some_bytes, some_headers, st.integers(-(1 << 63), (1 << 63) - 1), st.integers(300, 6_000))
+def test_every_letter_fits(key: Any, value: Any, headers: Any, ms: int, most: int) -> None:
+    """Value, then headers, then key are cut, said in a header; a letter that fits is the input, byte for byte."""
+    entry = LogEntry(7, ms, key, value, headers)
+    made = letters.entry_letter("mdr.sends", 2, entry, "invalid_json", "value: " + "é" * 40)
+    sent = made.within(most)
+    opened = _opened(made, most)
+    base = record_batches.size_of(None, None, [("cut", b"*" * 200), *made.ours])
+    assert len(record_batches.encode([sent], 1 << 42)) <= max(most, base)
+    assert (opened.source, opened.timestamp_ms) == ("mdr.sends:2:7", ms)
+    kept = (opened.key, opened.value, list(opened.headers))
+    assert (opened.cut == "") == (kept == (key, value, headers)), opened.cut
+    assert (key or b"").startswith(kept[0] or b"") and (value or b"").startswith(kept[1] or b"")
+    assert headers[: len(kept[2])] == kept[2]
+    if kept[0] != key:
+        assert not kept[2] and not kept[1]
+    letters.shown(opened, True, ())
+    letters.shown(opened, False, ())
+
+
+def test_what_was_cut_is_told_with_the_sizes_it_had() -> None:
+    """Also of what was never read whole."""
+    part = Part(3, 5, b"k", bytes(3_000), [("h", b"x")], 3, (1, 257 << 20, 9), Rejected("too_large", "value: x"))
+    told = f"value {2_000} of {257 << 20} bytes, headers 1 of 9"
+    made = letters.entry_letter("t", 0, part, "too_large", "value: x")
+    room = 2_000 - len(_opened(made, 2_500).value or b"")
+    assert _opened(made, 2_500 + room).cut == told
+    assert _opened(letters.entry_letter("t", 0, LogEntry(1, 2, None, None), "empty_value", "")).cut == ""
+
+
+def test_a_header_of_the_input_that_is_called_cut_is_not_ours() -> None:
+    """Where there is one at the end, ours follows it and says nothing."""
+    opened = _letter(headers=(("cut", b"value 1 of 2 bytes"),))
+    assert (opened.cut, letters.is_cut(opened), opened.headers) == ("", False, (("cut", b"value 1 of 2 bytes"),))
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        [("reason", None)] * 6, [(name, None) for name in letters._OURS], [(name, b"9" * 5_000) for name in letters._OURS],
+        [(name, b"-1") for name in letters._OURS], [(name, b"\xff") for name in letters._OURS], [("\udcff", None)],
+    ],
+)  # fmt: skip
+def test_whatever_lies_on_the_topic_can_be_shown(ours: Any) -> None:
+    """It is an entry that does not say where it came from."""
+    opened = letters.open_letter("mdr.dead-letters", 1, LogEntry(4, -(1 << 63), None, None, ours))
+    assert (opened.reason, opened.topic, opened.headers) == ("unknown", "", tuple(ours))
+    assert letters.shown(opened, True, ())["landed"] == "0001-01-01T00:00:00.000Z"
 
 
 def test_the_fingerprint_is_of_the_kind_of_fault() -> None:
@@ -85,7 +148,8 @@ SAID: Final = Rejected("invalid_field", "to: not a number")
         (_letter(headers=(("mdr-redriven", b"2"),)), None, "", (False, False), ""),
         (_letter(headers=(("mdr-redriven", b"3"),)), None, "", (False, True), "it came back 3 times"),
         (_letter(headers=(("mdr-redriven", b"3"),)), None, "", (True, False), ""),
-        (_letter(detail="x; value cut to 1 of 2 bytes"), None, "", (True, True), "its value was cut"),
+        (_letter(detail="x; value cut to 1 of 2 bytes"), None, "", (True, True), "it was cut"),
+        (_letter()._replace(cut="value 1 of 2 bytes"), None, "", (True, True), "it was cut"),
     ],
 )
 def test_what_speaks_against_sending_once_more(
@@ -126,9 +190,8 @@ async def _bury(settings: Settings, entries: Sequence[tuple[str, LogEntry, str, 
     topic = settings.topic_prefix + kafka.DEAD_LETTERS
     async with kafka.producing(settings) as client:
         for name, entry, reason, detail in entries:
-            await client.send_and_wait(
-                topic, **letters.entry_letter(settings.topic_prefix + name, 0, entry, reason, detail)
-            )
+            made = letters.entry_letter(settings.topic_prefix + name, 0, entry, reason, detail)
+            await kafka.produce(client, [(topic, made.within())])
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ async def _check(settings: Settings, is_exact: bool) -> None:
     topic = settings.topic_prefix + "sends"
     async with kafka.producing(settings) as client:
         strange = letters.entry_letter(topic, 1, LogEntry(0, 1, b"k", b"v"), "invalid_json", "")
-        await client.send_and_wait(settings.topic_prefix + kafka.DEAD_LETTERS, **strange)
+        await kafka.produce(client, [(settings.topic_prefix + kafka.DEAD_LETTERS, strange.within())])
     store.command(
         "ALTER TABLE mdrs DELETE WHERE message_id = (SELECT min(message_id) FROM mdrs) SETTINGS mutations_sync = 2", {}
     )

@@ -30,7 +30,8 @@ ONLY: Final = {
 }
 PURE: Final = ("schemas/", "streams/join.py", "streams/fold.py", "streams/settle.py", "streams/lives.py",
                "streams/effects.py", "streams/letters.py", "streams/check.py", "streams/flow.py", "streams/wheel.py",
-               "streams/recent.py", "streams/packing.py", "streams/lag_rules.py", "streams/watchdog.py", "streams/simulate/")  # fmt: skip
+               "streams/recent.py", "streams/packing.py", "streams/lag_rules.py", "streams/watchdog.py", "streams/simulate/",
+               "streams/record_batches.py", "streams/frames.py")  # fmt: skip
 NOT_PURE: Final = ("schemas/generate.py",)
 WORLD: Final = {"time", "random", "asyncio", "os", "socket", "threading", "subprocess", "pathlib", "secrets", "uuid"}
 # A clock read by another name, and output.
