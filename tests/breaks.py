@@ -18,7 +18,7 @@ JOIN: Final = "bounds flow settle simulation"
 FOLD: Final = "join native folding native_format"
 DECODE: Final = "bounds examples events native"
 BUILDER: Final = "native folding join native_format"
-READER: Final = "fetched native"
+READER: Final = "record_batches fetched native"
 
 WRITE_ROWS: Final = "        bad = await self._write_rows(cuts, now_ms)\n"
 WORKER: Final = (
@@ -140,7 +140,7 @@ TRIED: Final = (
     ),
     Break("surrogates in UTF-8", "native/json.c", "first == 0xED ? 0x9F", "first == 0xED ? 0xBF", DECODE),
     Break("overlong UTF-8", "native/json.c", "first == 0xE0 ? 0xA0", "first == 0xE0 ? 0x80", DECODE),
-    Break("bytes are left over in a record", "native/log.c", "skip_headers(&in) && in.at == in.end", "skip_headers(&in)", READER),
+    Break("bytes are left over in a record", "native/log.c", "if (!skip_headers(&in) || in.at != in.end) return false;", "if (!skip_headers(&in)) return false;", READER),
     Break(
         "a receipt's part is not in its identity", "native/identity.c",
         "for (int n = 0; n < (e->state ? PARTS : STATE); n++)", "for (int n = 0; n < (e->state ? SEGMENT : STATE); n++)", "native settle",
@@ -195,7 +195,15 @@ OTHERS: Final = (
     Break("half of a surrogate pair", "native/json.c", "if (unit < 0 || (unit & 0xFC00) == 0xDC00) return 0;", "if (unit < 0) return 0;", DECODE),
     Break("a size of 127 takes two bytes", "native/columns.c", "rest > 0x7f", "rest >= 0x7f", "native_format"),
     Break("a column of nothing but 255 is left out", "native/columns.c", "c->filled |= number != 0", "c->filled |= (number & 1) == 0", FOLD),
-    Break("the broker's time for a batch is ignored", "native/log.c", "r->ms = batch->fixed_ms < 0 ?", "r->ms = batch->fixed_ms < (1ll << 62) ?", READER),
+    Break("the broker's time for a batch is ignored", "native/log.c", "r->ms = batch->is_fixed ?", "r->ms = 0 ?", READER),
+    Break("where no record is missing offsets are what they say", "native/log.c", "if (batch->is_dense) delta = batch->after + 1;", "", READER),
+    Break("an offset comes twice", "native/log.c", "delta <= batch->after ||", "delta < batch->after ||", READER),
+    Break("an offset beyond the batch", "native/log.c", " || delta > batch->last", "", READER),
+    Break("a key of length -2 is none at all", "native/log.c", "!take_varint(c, &size) || size > c->end - c->at", "!take_varint(c, &size) || size < -1 || size > c->end - c->at", READER),
+    Break("a header without a name", "native/log.c", "|| name.size < 0 ||", "||", READER),
+    Break("a name that is no UTF-8 is told as far as it goes", "native/log.c", '"surrogateescape"', '"replace"', READER),
+    Break("10,001 headers", "native/log.c", "count > HEADERS_MAX", "count > HEADERS_MAX + 1", READER),
+    Break("a record that is larger than what is kept whole", "native/log.c", "size > RECORD_BYTES_MAX", "size > 4 * RECORD_BYTES_MAX", READER),
     Break("the newest time is that just below the limit", "native/log.c", "ms <= limit_ms", "ms < limit_ms", READER),
     Break(
         "an event's id is not in its identity", "native/identity.c",

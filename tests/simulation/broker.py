@@ -9,9 +9,10 @@ from random import Random
 from typing import Any, NamedTuple
 
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import RecordMetadata, TopicPartition
 
 from schemas.events import TOPICS
+from streams.record_batches import read
 from streams.transport import Batch, Start
 from tests.simulation.world import Killed, Process, World
 
@@ -339,12 +340,20 @@ class Producer:
     async def stop(self) -> None:
         """Disconnects."""
 
-    async def send(self, topic: str, **letter: Any) -> "asyncio.Task[Any]":
-        """Hands one letter over; what is given back is done when it is durable."""
+    async def partitions_for(self, topic: str) -> set[int]:
+        """One will do."""
+        return {0}
 
-        def put() -> None:
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Task[Any]":
+        """Hands letters over; what is given back is done when they are durable."""
+        letters, refused = read(bytes(batch._build()))
+        assert not refused
+
+        def put() -> RecordMetadata:
             self._point("before dead letter")
-            self._broker.letters.append(letter)
+            for letter in letters:
+                self._broker.letters.append({"key": letter.key, "value": letter.value, "headers": list(letter.headers)})
             self._point("after dead letter")
+            return RecordMetadata(topic, partition, TopicPartition(topic, partition), 0, None, 0, None)
 
         return asyncio.ensure_future(ask(self._process, self._broker, put))
