@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -25,6 +25,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api import auth, dead_letters, probes, proof, query, seals
 from api.attending import End, Left, attended, refuse_oversize
+from api.audit import AuditLog, entry_of
 from api.builder import Builder
 from api.dead_letters import Letters
 from api.http import REQUEST_S, Answer, Call, Context, Refusal, Route, json_answer, parse_query, problem, routed
@@ -113,6 +114,7 @@ class _Context:
         self.letters = app.config.letters
         self.check = app.config.check
         self.lag = app.config.lag
+        self.seals = app.seals
         self._app = app
 
     def still_valid(self, key: str) -> auth.Caller | None:
@@ -138,6 +140,7 @@ class _App:
         self.operator_sessions = OperatorSessions()
         self.origins = Origins(config.http_url, config.trusted_proxies)
         self.builder = Builder(config.connect, self.shelf, config.clock_ms, VIEWS)
+        self.audit = AuditLog(config.connect, config.clock_ms)
         self.rates = Rates(config.requests_per_s, config.burst)
         self.sign_ins = SignIns()
         self.shares = Shares("mdr-api", _THREADS, _THREADS_EACH, _THREADS_QUICK)
@@ -149,6 +152,7 @@ class _App:
 
     def close(self) -> None:
         self.builder.stop()
+        self.audit.stop()
         self.shares.close()
         self.own_shares.close()
         self.side.close()
@@ -194,8 +198,21 @@ class _App:
     # ---- one request -------------------------------------------------------------------------------------------
 
     async def answer(self, route: Route, call: Call, end: End) -> Answer:
+        """Answer a request and note it; who asked is known on the way."""
+        known = [call]
+        answer = await self._faced(route, self._answered(route, call, end, known))
+        self.note(known[-1], route.path, answer)
+        return answer
+
+    def note(self, call: Call, path: str, answer: Answer) -> None:
+        """Put what was answered into the audit log."""
+        entry = entry_of(call, path, answer, self.seals)
+        if entry is not None:
+            self.audit.note(entry)
+
+    async def _faced(self, route: Route, work: Awaitable[Answer]) -> Answer:
         try:
-            return await self._answered(route, call, end)
+            return await work
         except Refusal as refusal:
             return route.face(refusal)
         except query.TooSlow as e:
@@ -207,7 +224,7 @@ class _App:
             log.exception("%s %s failed", route.method, route.path)
             return route.face(Refusal(500, "the request could not be answered; the log says why"))
 
-    async def _answered(self, route: Route, call: Call, end: End) -> Answer:
+    async def _answered(self, route: Route, call: Call, end: End, known: list[Call]) -> Answer:
         refuse_foreign_write(call)
         is_quick = route.method == "GET" and route.path.endswith("}")
         if route.is_public:
@@ -223,14 +240,16 @@ class _App:
         if takes_body(route.method):
             call = call._replace(body=await end.body())
         lane = self.lane_of(caller, "commands") if caller else _Lane(self.shares, f"key {key}")
-        return await self.within(lane, partial(self._handled, route, call, pair, caller), is_quick=is_quick)
+        return await self.within(lane, partial(self._handled, route, call, pair, caller, known), is_quick=is_quick)
 
     def _handled(
-        self, route: Route, call: Call, pair: tuple[str, str] | None, caller: auth.Caller | None, context: Context
-    ) -> Answer:
+        self, route: Route, call: Call, pair: tuple[str, str] | None, caller: auth.Caller | None, known: list[Call],
+        context: Context,
+    ) -> Answer:  # fmt: skip
         caller = caller or self._identified(call, pair, context)
+        known.append(call._replace(caller=caller))
         self._refuse_unless_allowed(route, caller, call.now_ms)
-        return route.handler(call._replace(caller=caller), context)
+        return route.handler(known[-1], context)
 
     def _identified(self, call: Call, pair: tuple[str, str] | None, context: Context) -> auth.Caller:
         """Whose credential it is. One that was right before is known by its hash, and looked up all the same."""
@@ -277,6 +296,7 @@ def create_app(config: AppConfig) -> Litestar:
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         app.builder.start()
+        app.audit.start()
         try:
             yield
         finally:
@@ -383,6 +403,9 @@ class _Desk:
 
     async def body(self) -> bytes:
         return await self._end.body()
+
+    def note(self, call: Call, path: str, answer: Answer) -> None:
+        self._app.note(call, path, answer)
 
     async def read(self, work: Callable[..., T], *args: Any) -> T:
         return await self._app.within(self._lane, lambda context: work(context, *args))

@@ -97,6 +97,11 @@ def _basic(value: str) -> tuple[str, str] | None:
     return (key, secret) if colon else None
 
 
+def key_of(text: str) -> str:
+    """Return text when a key could be named so, else `""`: what is kept of a name that somebody typed."""
+    return text if _KEY.fullmatch(text) else ""
+
+
 def identify(
     client: Client, pair: tuple[str, str] | None, operator: tuple[str, str] | None, now_ms: int
 ) -> Caller | None:

@@ -16,6 +16,7 @@ from api.auth import Caller
 from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
+from api.seals import Seals
 from schemas import exact_json
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Context(Protocol):
     letters: "Letters | None"
     check: Callable[[], dict[str, Any]] | None
     lag: "LagSource | None"
+    seals: Seals
 
     def wake(self) -> None:
         """Tells the builder that a report was asked for."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from api import auth, query, stats
+from api import audit, auth, query, stats
 from api.http import (
     Answer,
     Call,
@@ -25,6 +25,7 @@ RANGE_DAYS_MAX: Final = 366
 LIMIT_MAX: Final = 1_000
 VALUES_MAX: Final = 100
 _INT_MAX: Final = 2**63 - 1
+_KEY_MAX: Final = 64
 _PAGING: Final = ("start", "end", "limit", "cursor", "include")
 _PHONES: Final = frozenset({"from_number", "to_number", "external_number", "billing_number"})
 
@@ -99,7 +100,10 @@ def add_credential(call: Call, context: Context) -> Answer:
     assert isinstance(account, str)
     try:
         expires_ms = auth.parse_expiry(expires, call.now_ms) if expires else 0
-        issued = auth.add_credential(context.client, account, parent, key or None, scopes, expires_ms)
+        act = audit.of_call(call, audit.KEY_ADD, for_account=account, scopes=scopes, expires_at=expires)
+        with audit.recorded(context.client, act) as kept:
+            issued = auth.add_credential(context.client, account, parent, key or None, scopes, expires_ms)
+            kept["made"] = issued.key
     except auth.AccessError as e:
         raise Refusal(400, str(e), e.field) from None
     ends = format_rfc3339(expires_ms) if expires_ms else None
@@ -109,8 +113,9 @@ def add_credential(call: Call, context: Context) -> Answer:
 
 def revoke_credential(call: Call, context: Context) -> Answer:
     """Ends a key, for the operator."""
-    if not auth.revoke(context.client, call.names["key"]):
-        raise Refusal(404, "there is no such live key", "key")
+    with audit.recorded(context.client, audit.of_call(call, audit.KEY_REVOKE, ended=call.names["key"][:_KEY_MAX])):
+        if not auth.revoke(context.client, call.names["key"]):
+            raise Refusal(404, "there is no such live key", "key")
     told = {"key": call.names["key"], "revoked": True}
     return json_answer(told | {"settled_through": context.settled_through()})
 

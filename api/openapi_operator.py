@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from api import dead_letters
+from api import audit, dead_letters
 from api import openapi_parts as o
 
 _CHECK_COLUMNS: Final = (
@@ -126,6 +126,24 @@ def _dead_letter_paths() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _audit() -> dict[str, Any]:
+    texts = ("action", "outcome", "key", "account_id", "client", "method", "path")
+    row = o.object_of({
+        "at": o.INSTANT, **dict.fromkeys(texts, o.TEXT), "status": o.WHOLE, "ids": o.list_of(o.TEXT),
+        "detail": {"type": "object"},
+    })  # fmt: skip
+    parameters = [
+        o.query("key", o.TEXT, "Only what this key did."), o.query("account", o.TEXT, "Only what its keys did."),
+        o.query("action", {"enum": list(audit.ACTIONS)}, "Only this kind of act."),
+        o.query("id", o.TEXT, "Only what was done with this id, which is kept as a keyed hash."),
+        o.query("since", o.TEXT, "From this day or instant on."), o.query("until", o.TEXT, "Before it."),
+        o.query(
+            "limit", {"type": "integer", "minimum": 1, "maximum": audit.ROWS_MAX, "default": 100}, "At most so many."
+        ),
+    ]  # fmt: skip
+    return o.get("Who did what, newest first, for the operator", o.body({"audit": o.list_of(row)}), parameters)
+
+
 def _whole_paths() -> dict[str, Any]:
     row = o.object_of(dict.fromkeys(_CHECK_COLUMNS, o.WHOLE))
     finding = o.object_of({
@@ -144,6 +162,7 @@ def _whole_paths() -> dict[str, Any]:
     check = "Whether the counts of log and store add up, by partition, for the operator; takes its time"
     trace = "All that is known of a message id, why it settled, and the gaps between its events, for the operator"
     return {
+        "/mdr/audit": {"get": _audit()},
         "/mdr/check": {"get": o.get(check, checked, [], 409)},
         "/mdr/trace/{message_id}": {"get": o.get(trace, traced, [o.path("message_id", "The message's id.")], 404)},
     }

@@ -216,6 +216,23 @@ def write(client: Client, table: str, values: dict[str, tuple[Any, str]], times:
         raise _told(e) from None
 
 
+def command(client: Client, sql: str, binder: Binder) -> None:
+    """Run a statement that gives no rows; raises `QueryError`."""
+    try:
+        client.command(sql, parameters=binder.values)
+    except (ClickHouseError, OSError) as e:
+        raise _told(e) from None
+
+
+def insert(client: Client, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows into a table of `mdr`, instants as RFC 3339; raises `QueryError`."""
+    data = b"\n".join(map(exact_json.dumps, rows))
+    try:
+        client.raw_insert(f"mdr.{table}", list(rows[0]), data, {"date_time_input_format": "best_effort"}, "JSONEachRow")
+    except (ClickHouseError, OSError) as e:
+        raise _told(e) from None
+
+
 # ---- settled records -------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ is a salt: what is sealed for one purpose does not open for another.
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
 
 FILE: Final = "seal.keys"
 _KEY_BYTES: Final = 32
+_HASH_DIGITS: Final = 32
 # Processes that share the keys need not share a clock to the second.
 _SKEW_S: Final = 60
 
@@ -67,6 +69,11 @@ class Seals:
         except BadData:
             return None
         return Opened(value, int(sealed.timestamp() * 1000))
+
+    def hashed(self, purpose: str, text: str) -> str:
+        """Return a keyed hash of text: whoever lacks the keys cannot tell by trying which text it is of."""
+        whole = f"{purpose}\0{text}".encode("utf-8", "surrogatepass")
+        return hmac.new(self._keys[-1], whole, hashlib.sha256).hexdigest()[:_HASH_DIGITS]
 
     def _serializer(self, purpose: str, now_s: int) -> URLSafeTimedSerializer:
         return URLSafeTimedSerializer(self._keys, salt=purpose, signer=_Signer, signer_kwargs={"now_s": now_s})

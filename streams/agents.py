@@ -111,7 +111,7 @@ class Worker:
 
     async def _check_store(self) -> None:
         settings = self.settings
-        await asyncio.to_thread(self.store.migrate, settings.retention_days, settings.body_retention_days)
+        await asyncio.to_thread(self.store.migrate, *settings.kept_days)
         stored = await asyncio.to_thread(self._reader.checkpoints)
         before = {c.partitions for c in stored.values()} - {self._partitions}
         if before:

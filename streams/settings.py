@@ -47,12 +47,18 @@ class Settings(msgspec.Struct, frozen=True):
     retention_days: int
     body_retention_days: int
     report_days: int
+    audit_days: int
     cache_dir: Path
 
     @property
     def group(self) -> str:
         """The Kafka consumer group of the workers; it follows the topics, so two prefixes never share offsets."""
         return f"{self.topic_prefix}worker"
+
+    @property
+    def kept_days(self) -> tuple[int, int, int]:
+        """How long records, bodies and the audit log are kept."""
+        return self.retention_days, self.body_retention_days, self.audit_days
 
     @property
     def is_embedded(self) -> bool:
@@ -186,6 +192,7 @@ SETTINGS: Final[dict[str, _Setting]] = {
     "retention_days": _Setting(_integer(1, 3650), "90", "days a record is kept after it settled"),
     "body_retention_days": _Setting(_integer(1, 3650), "30", "days a body is kept after its record settled"),
     "report_days": _Setting(_integer(1, 365), "30", "days a report is kept"),
+    "audit_days": _Setting(_integer(1, 3650), "365", "days a row of the audit log is kept"),
 }
 _FIELDS: Final = {
     "settling_window": "settling_window_ms",

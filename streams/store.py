@@ -124,7 +124,7 @@ class Store:
 
     # ---- schema --------------------------------------------------------------------------------------------
 
-    def migrate(self, retention_days: int, body_retention_days: int) -> list[str]:
+    def migrate(self, retention_days: int, body_retention_days: int, audit_days: int = 365) -> list[str]:
         """Brings the tables to this version; returns what was applied. Idempotent."""
         with _translated():
             self.client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
@@ -140,14 +140,14 @@ class Store:
                     for statement in statements:
                         self.client.command(statement)
                     self._note_migration(name)
-            self._set_retention(retention_days, body_retention_days)
+            self._set_retention(retention_days, body_retention_days, audit_days)
         return applied
 
     def _note_migration(self, name: str) -> None:
         self.client.command("INSERT INTO migrations (name) VALUES ({name:String})", parameters={"name": name})
 
-    def _set_retention(self, days: int, body_days: int) -> None:
-        wanted = f"retention {days} {body_days}"
+    def _set_retention(self, days: int, body_days: int, audit_days: int) -> None:
+        wanted = f"retention {days} {body_days} {audit_days}"
         latest = self.client.query(
             "SELECT name FROM migrations WHERE startsWith(name, 'retention ') ORDER BY applied_at DESC LIMIT 1"
         ).result_rows
@@ -158,6 +158,7 @@ class Store:
         self.client.command(
             f"ALTER TABLE mdrs MODIFY COLUMN body String TTL toDateTime(settled_at) + INTERVAL {body_days:d} DAY"
         )
+        self.client.command(f"ALTER TABLE audit_log MODIFY TTL toDateTime(at) + INTERVAL {audit_days:d} DAY")
         self._note_migration(wanted)
 
     # ---- writing -------------------------------------------------------------------------------------------

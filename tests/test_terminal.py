@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streams.cli
-from api import formulas
+from api import audit, formulas
 from api.client import HttpClient
 from schemas.record import PUBLIC
 from schemas.times import format_rfc3339
@@ -97,6 +97,7 @@ def answers(method: str, path: str) -> dict[str, Any]:
         "GET /mdr/credentials": {"credentials": [credential]},
         "POST /mdr/credentials": credential,
         "DELETE /mdr/credentials": credential,
+        "GET /mdr/audit": {"audit": [dict.fromkeys(audit.Entry._fields, HOSTILE) | {"at": AT, "detail": {HOSTILE: HOSTILE}}]},
         "GET /livez": {},
     }  # fmt: skip
     asked = f"{method} {path}" if "?" in path else f"{method} {path}?"
@@ -117,6 +118,7 @@ COMMANDS: Final[dict[str, list[list[str]]]] = {
         ["credentials", "list"], ["credentials", "list", "--json"], ["credentials", "add", "a"],
         ["credentials", "add", "a", "--json"], ["credentials", "revoke", HOSTILE],
     ],
+    "audit": [["audit"], ["audit", "--json"]],
     "topics": [["topics", "check"], ["topics", "check", "--json"]],
     "produce": [["produce", "sends", "{file}"]],
     "settings": [["settings"], ["settings", "--json"]],

@@ -39,6 +39,10 @@ class Desk(Protocol):
         """The body of the request, which is not read before it is asked for."""
         ...
 
+    def note(self, call: Call, path: str, answer: Answer) -> None:
+        """Put what was answered into the audit log."""
+        ...
+
     async def read(self, work: Callable[..., T], *args: Any) -> T:
         """The result of `work(context, *args)`, in a thread with a client of its own."""
         ...

@@ -60,6 +60,15 @@ async def sign_out(call: Call, desk: Desk) -> Answer:
     return html.redirect("/ui/sign-in", session.set_cookie(call, ""))
 
 
+def named(call: Call, desk: Desk) -> Call:
+    """Return a call that comes in or goes out, with the key that it is about."""
+    if call.method != "POST":
+        return call
+    seen = _seen(call, desk)
+    key = seen.session.key if seen and call.path.endswith("sign-out") else form_of(call).get("key", "")
+    return call._replace(caller=call.caller._replace(key=auth.key_of(key)))
+
+
 async def _identified(call: Call, desk: Desk, pair: tuple[str, str]) -> auth.Caller | None:
     # The operator comes in also while the store is away, to see that it is.
     if desk.operator is not None and (caller := auth.as_operator(pair, desk.operator)):

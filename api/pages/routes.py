@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from api import query
 from api.http import Answer, Call, Refusal, with_query
-from api.pages import door, flow, html, letters, message, records, reports, session
+from api.pages import audit, door, flow, html, letters, message, records, reports, session
 from api.pages.desk import Desk, Page
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ PAGES: Final = (
     Page("POST", "/ui/reports", reports.create),
     Page("GET", "/ui/reports/{report_id}/file", reports.download),
     Page("POST", "/ui/reports/{report_id}/delete", reports.delete),
+    Page("GET", "/ui/audit", audit.page, operator_only=True),
     Page("GET", "/ui/dead-letters", letters.page, operator_only=True),
     Page("GET", "/ui/dead-letters/{id}", letters.one, operator_only=True),
     Page("GET", "/ui/dead-letter-values/{id}", letters.value, operator_only=True),
@@ -54,7 +55,10 @@ async def _faced(page: Page, call: Call, desk: Desk, work: Callable[[Page, Call,
 
 async def _public(page: Page, call: Call, desk: Desk) -> Answer:
     _refuse_foreign(page, call)
-    return await _handled(page, call, desk)
+    call = await _with_body(page, call, desk)
+    answer = await page.handler(call, desk)
+    desk.note(door.named(call, desk), page.path, answer)
+    return answer
 
 
 async def _private(page: Page, call: Call, desk: Desk) -> Answer:
@@ -63,7 +67,9 @@ async def _private(page: Page, call: Call, desk: Desk) -> Answer:
     if known is None:
         return _to_the_door(call)
     desk.seat(known.caller)
-    answer = await _faced(page, call._replace(caller=known.caller), desk, _admitted)
+    call = call._replace(caller=known.caller)
+    answer = await _faced(page, call, desk, _admitted)
+    desk.note(call, page.path, answer)
     return door.kept_alive(call, desk, known.seen, answer)
 
 
@@ -71,14 +77,12 @@ async def _admitted(page: Page, call: Call, desk: Desk) -> Answer:
     _refuse_too_many(call, desk)
     if page.operator_only:
         door.refuse_unless_operator(call)
-    return await _handled(page, call, desk)
+    return await page.handler(await _with_body(page, call, desk), desk)
 
 
-async def _handled(page: Page, call: Call, desk: Desk) -> Answer:
-    """Return what a page says, its form read now that it is known whose it is."""
-    if page.method == "POST":
-        call = call._replace(body=await desk.body())
-    return await page.handler(call, desk)
+async def _with_body(page: Page, call: Call, desk: Desk) -> Call:
+    """Return a call with its form, read now that it is known whose it is."""
+    return call._replace(body=await desk.body()) if page.method == "POST" else call
 
 
 def _refuse_foreign(page: Page, call: Call) -> None:

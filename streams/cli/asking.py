@@ -52,7 +52,7 @@ def answering(settings: Settings, timeout_s: float = 60) -> HttpClient | None:
 def migrated(settings: Settings) -> Store:
     """The store itself, brought to this version, for when nobody serves it; to be closed."""
     store = opened(settings)
-    store.migrate(settings.retention_days, settings.body_retention_days)
+    store.migrate(*settings.kept_days)
     return store
 
 

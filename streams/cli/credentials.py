@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import click
 
-from api import auth
+from api import audit, auth
 from api.client import ClientError, HttpClient
 from api.http import segment
 from schemas.times import format_rfc3339
@@ -69,7 +69,10 @@ class _Stored:
 
     def add(self, account: str, parent: str, key: str | None, scopes: tuple[str, ...], expires: str) -> dict[str, Any]:
         expires_ms = auth.parse_expiry(expires, clock_ms()) if expires else 0
-        issued = auth.add_credential(self._client, account, parent, key, scopes, expires_ms)
+        detail = {"for_account": account, "scopes": list(scopes), "expires_at": expires}
+        with audit.recorded(self._client, _act(audit.KEY_ADD, detail)) as kept:
+            issued = auth.add_credential(self._client, account, parent, key, scopes, expires_ms)
+            kept["made"] = issued.key
         ends = format_rfc3339(expires_ms) if expires_ms else None
         return {"account_id": account, "scopes": list(scopes), "expires_at": ends, **issued._asdict()}
 
@@ -77,7 +80,12 @@ class _Stored:
         return auth.list_credentials(self._client)
 
     def revoke(self, key: str) -> bool:
-        return auth.revoke(self._client, key)
+        with audit.recorded(self._client, _act(audit.KEY_REVOKE, {"ended": key[:64]})):
+            return auth.revoke(self._client, key)
+
+
+def _act(action: str, detail: dict[str, Any]) -> audit.Entry:
+    return audit.Entry(clock_ms(), action, key=audit.COMMAND_LINE, detail=detail)
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ class _Asker:
         except Unavailable as e:
             return lag.Known(trouble=(str(e),))
         try:
-            store.migrate(self._settings.retention_days, self._settings.body_retention_days)
+            store.migrate(*self._settings.kept_days)
             return lag.stored(store, clock_ms())
         except Unavailable as e:
             return lag.Known(trouble=(f"the store cannot be read: {e}",))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from api import audit
 from api.dead_letters import REQUEST_S, Filter, Redrive
 from api.http import Refusal
 from schemas.times import format_rfc3339
@@ -87,7 +88,12 @@ class Desk:
         there = {letter.id for letter in found}
         refused = [(id_, "there is no such dead letter") for id_ in asked.ids if id_ not in there]
         refused += [(letter.id, why) for letter, why in plan.refused]
-        sent = len(plan.go) if asked.dry_run else self._send(ready, store, plan.go, asked, who)
+        if asked.dry_run:
+            sent = len(plan.go)
+        else:
+            act = audit.Entry(clock_ms(), audit.REDRIVE, key=who, detail={"letters": len(plan.go)})
+            with audit.recorded(store.client, act) as kept:
+                sent = kept["redriven"] = self._send(ready, store, plan.go, asked, who)
         return {
             "would" if asked.dry_run else "redriven": sent, "dry_run": asked.dry_run,
             "refused": [{"id": id_, "why": why} for id_, why in refused[:_TOLD_MAX]], "refused_total": len(refused),

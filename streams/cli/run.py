@@ -67,7 +67,7 @@ def api() -> None:
     wanted = settings.load()
     private.directory(wanted.data_dir)
     with contextlib.closing(asking.opened(wanted)) as store:
-        store.migrate(wanted.retention_days, wanted.body_retention_days)
+        store.migrate(*wanted.kept_days)
     run(_api(wanted))
 
 
@@ -86,7 +86,7 @@ def migrate(as_json: bool) -> None:
     """Bring the ClickHouse tables to this version; idempotent."""
     wanted = settings.load()
     with contextlib.closing(asking.opened(wanted)) as store:
-        applied = store.migrate(wanted.retention_days, wanted.body_retention_days)
+        applied = store.migrate(*wanted.kept_days)
     if as_json:
         print_json({"applied": applied})
     else:
