@@ -28,6 +28,7 @@ from api.attending import End, Left, attended, refuse_oversize
 from api.audit import AuditLog, entry_of
 from api.builder import Builder
 from api.dead_letters import Letters
+from api.erasure import Eraser
 from api.http import REQUEST_S, Answer, Call, Context, Refusal, Route, json_answer, parse_query, problem, routed
 from api.lag import LagSource
 from api.limits import Known, Rates, SignIns, network_of
@@ -141,6 +142,7 @@ class _App:
         self.origins = Origins(config.http_url, config.trusted_proxies)
         self.builder = Builder(config.connect, self.shelf, config.clock_ms, VIEWS)
         self.audit = AuditLog(config.connect, config.clock_ms)
+        self.eraser = Eraser(config.connect, self.shelf, config.clock_ms)
         self.rates = Rates(config.requests_per_s, config.burst)
         self.sign_ins = SignIns()
         self.shares = Shares("mdr-api", _THREADS, _THREADS_EACH, _THREADS_QUICK)
@@ -152,6 +154,7 @@ class _App:
 
     def close(self) -> None:
         self.builder.stop()
+        self.eraser.stop()
         self.audit.stop()
         self.shares.close()
         self.own_shares.close()
@@ -297,6 +300,7 @@ def create_app(config: AppConfig) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         app.builder.start()
         app.audit.start()
+        app.eraser.start()
         try:
             yield
         finally:

@@ -25,6 +25,11 @@ def schemas() -> dict[str, Any]:
             "first": o.INSTANT, "last": o.INSTANT,
         }),
         "RedriveRequest": _redrive_request(),
+        "ErasureRequest": {
+            "type": "object", "additionalProperties": False,
+            "oneOf": [{"required": ["number"]}, {"required": ["account"]}],
+            "properties": {"number": o.TEXT, "account": o.TEXT, "dry_run": o.FLAG},
+        },
     }  # fmt: skip
 
 
@@ -144,6 +149,20 @@ def _audit() -> dict[str, Any]:
     return o.get("Who did what, newest first, for the operator", o.body({"audit": o.list_of(row)}), parameters)
 
 
+def _erasure() -> dict[str, Any]:
+    counts = dict.fromkeys(("records", "versions", "orphan_receipts"), o.WHOLE)
+    still = o.object_of({"messages": o.WHOLE, "settled_by": {"type": ["string", "null"], "format": "date-time"}})
+    kind = {"enum": ["number", "account"]}
+    told = {"dry_run": o.FLAG, "kind": kind, "open_messages": still, "settled_through": o.SETTLED}
+    receipt = dict.fromkeys(("erasure_id", "subject_hash", "who"), o.TEXT) | {
+        "at": o.INSTANT, "erased": o.object_of(counts | {"reports": o.WHOLE}),
+    }  # fmt: skip
+    return o.post(
+        "Erases all records of a number or an account, for the operator; what still settles, once it has settled",
+        "ErasureRequest", o.object_of(told, counts | receipt), 200,
+    )  # fmt: skip
+
+
 def _whole_paths() -> dict[str, Any]:
     row = o.object_of(dict.fromkeys(_CHECK_COLUMNS, o.WHOLE))
     finding = o.object_of({
@@ -163,6 +182,7 @@ def _whole_paths() -> dict[str, Any]:
     trace = "All that is known of a message id, why it settled, and the gaps between its events, for the operator"
     return {
         "/mdr/audit": {"get": _audit()},
+        "/mdr/erasures": {"post": _erasure()},
         "/mdr/check": {"get": o.get(check, checked, [], 409)},
         "/mdr/trace/{message_id}": {"get": o.get(trace, traced, [o.path("message_id", "The message's id.")], 404)},
     }

@@ -3,7 +3,18 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from api import audit_paths, checks, dead_letters, documents, lag, message_paths, native, report_paths, telnyx_paths
+from api import (
+    audit_paths,
+    checks,
+    dead_letters,
+    documents,
+    erasure_paths,
+    lag,
+    message_paths,
+    native,
+    report_paths,
+    telnyx_paths,
+)
 from api.extract import Cell
 from api.http import REQUEST_S, Answer, Handler, Refusal, Route, problem
 from api.pages import html
@@ -44,6 +55,9 @@ ROUTES: Final = (
     Route("GET", "/mdr/lag", lag.now, problem, operator_only=True),
     Route("GET", "/mdr/lag/history", lag.history, problem, operator_only=True),
     Route("GET", "/mdr/audit", audit_paths.listed, problem, operator_only=True),
+    Route(
+        "POST", "/mdr/erasures", erasure_paths.erase, problem, operator_only=True, seconds=erasure_paths.SECONDS
+    ),
     Route("GET", "/mdr/check", checks.check, problem, operator_only=True, seconds=_CHECK_S),
     Route("GET", "/mdr/trace/{message_id}", checks.trace, problem, operator_only=True),
     Route("GET", "/mdr/dead-letters", dead_letters.listed, problem, operator_only=True),

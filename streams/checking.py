@@ -33,8 +33,8 @@ Tell = Callable[[str, int, int], None]
 Places = dict[tuple[str, int], LogPart]
 
 _FACTS: Final = """
-SELECT topic, shard, countIf(first = 0 AND known), countIf(first = 1 AND known), countIf(first = 2 AND known),
-    countIf(first = 3 AND known), countIf(NOT known), sum(times) - countIf(first = 0), max(offset)
+SELECT topic, shard, countIf(first <= 0 AND known), countIf(first = 1 AND known), countIf(first = 2 AND known),
+    countIf(first = 3 AND known), countIf(NOT known), sumIf(times - 1, times > 0), max(offset)
 FROM (
     SELECT at[1] AS topic, toUInt16OrZero(at[2]) AS shard, toInt64OrZero(at[3]) AS offset, min(place) AS first,
         countIf(place = 0) AS times,
@@ -49,6 +49,8 @@ FROM (
         )
         UNION ALL
         SELECT 3, splitByChar(':', source) FROM orphan_log FINAL
+        UNION ALL
+        SELECT -1, [topic, toString(shard), toString(offset)] FROM erased_events FINAL
     )
     WHERE length(at) = 3
     GROUP BY topic, shard, offset

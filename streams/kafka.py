@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -185,6 +186,22 @@ async def committed(settings: Settings) -> dict[TopicPartition, int]:
     async with _started(AIOKafkaAdminClient(**client_options(settings)), settings) as admin:
         found = await admin.list_consumer_group_offsets(settings.group)
     return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
+
+
+async def retentions(settings: Settings) -> dict[str, int | None]:
+    """`retention.ms` of each of our topics that is there; -1 keeps for ever, None is not told."""
+    async with _started(AIOKafkaAdminClient(**client_options(settings)), settings) as admin:
+        counts = await _partition_counts(admin, settings)
+        names = [settings.topic_prefix + name for name in (*TOPICS, DEAD_LETTERS)]
+        there = [name for name in names if counts.get(name)]
+        asked = [ConfigResource(ConfigResourceType.TOPIC, name, configs={"retention.ms": None}) for name in there]
+        answers = await admin.describe_configs(asked) if asked else []
+    found: dict[str, int | None] = dict.fromkeys(there)
+    for answer in answers:
+        for _, _, _, name, entries in answer.resources:
+            values = [value for key, value, *_ in entries if key == "retention.ms" and value is not None]
+            found[name] = int(values[0]) if values else None
+    return found
 
 
 async def create_topics(settings: Settings) -> list[str]:

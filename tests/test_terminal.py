@@ -98,6 +98,9 @@ def answers(method: str, path: str) -> dict[str, Any]:
         "POST /mdr/credentials": credential,
         "DELETE /mdr/credentials": credential,
         "GET /mdr/audit": {"audit": [dict.fromkeys(audit.Entry._fields, HOSTILE) | {"at": AT, "detail": {HOSTILE: HOSTILE}}]},
+        "POST /mdr/erasures": {
+            "dry_run": False, "erasure_id": HOSTILE, "at": AT, "open_messages": {"messages": 1, "settled_by": HOSTILE},
+            "erased": {"records": 1, "versions": 1, "orphan_receipts": 1, "reports": 1}},
         "GET /livez": {},
     }  # fmt: skip
     asked = f"{method} {path}" if "?" in path else f"{method} {path}?"
@@ -119,6 +122,7 @@ COMMANDS: Final[dict[str, list[list[str]]]] = {
         ["credentials", "add", "a", "--json"], ["credentials", "revoke", HOSTILE],
     ],
     "audit": [["audit"], ["audit", "--json"]],
+    "erase": [["erase", "acme"], ["erase", "acme", "--dry-run", "--json"]],
     "topics": [["topics", "check"], ["topics", "check", "--json"]],
     "produce": [["produce", "sends", "{file}"]],
     "settings": [["settings"], ["settings", "--json"]],
@@ -150,6 +154,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(running, "with_running_broker", lambda wanted: wanted)
     monkeypatch.setattr(kafka, "check_topics", _told(4))
     monkeypatch.setattr(kafka, "misplaced", _told([HOSTILE]))
+    monkeypatch.setattr(kafka, "retentions", _told({HOSTILE: 1, "b": -1, "c": None}))
     monkeypatch.setattr(feed, "_produce", _told(None))
     (tmp_path / "lines").write_text(json.dumps({"event_id": "e", "message_id": HOSTILE, HOSTILE: 1}))
     return tmp_path

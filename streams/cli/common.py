@@ -23,8 +23,9 @@ _THREADS_S_MAX: Final = 0.5
 # Where each command is written. Its file is read when the command is wanted, so that a start costs what it uses.
 HOMES: Final = {
     "api": "run", "audit": "audit", "broker": "broker", "check": "operate", "credentials": "credentials",
-    "dead-letters": "operate", "demo": "run", "lag": "lag", "migrate": "run", "produce": "feed", "query": "query",
-    "settings": "settings", "simulate": "feed", "topics": "feed", "trace": "operate", "up": "run", "worker": "run",
+    "dead-letters": "operate", "demo": "run", "erase": "erase", "lag": "lag", "migrate": "run", "produce": "feed",
+    "query": "query", "settings": "settings", "simulate": "feed", "topics": "feed", "trace": "operate",
+    "up": "run", "worker": "run",
 }  # fmt: skip
 
 
