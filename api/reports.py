@@ -195,6 +195,11 @@ def over(client: Client, now_ms: int) -> list[Report]:
     return [_report(row) for row in query.select(client, sql, b)]
 
 
+def every(client: Client) -> list[Report]:
+    """All reports there are."""
+    return _stored(client, None)
+
+
 def complete(client: Client, account_id: str) -> list[Report]:
     """The reports of an account that have a file."""
     return [report for report in _stored(client, account_id) if report.status == COMPLETE]
