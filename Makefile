@@ -59,7 +59,7 @@ test: dev
 
 # The suites of decoding, core and batches: both ways, without the compiled part, and by every other Python that is found.
 FAST := $(patsubst %,tests/test_%.py,bounds events examples text times money numbers regions states join settle flow barrier \
-	worker recent packing folding native native_format fetched)
+	worker recent packing folding native native_format keyed trim fetched record_batches)
 fast: dev
 	$(BIN)/pytest -q -n 2 $(FAST)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Generator, Iterator
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as search
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -14,6 +14,8 @@ _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.f
 search.register_profile("same", derandomize=True, deadline=None, suppress_health_check=_SLOW_IS_FINE)
 # Prints the seed with which a failure is seen again.
 search.register_profile("hunt", max_examples=5_000, deadline=None, print_blob=True, suppress_health_check=_SLOW_IS_FINE)
+# Tells that something is wrong, without searching for the smallest input that shows it.
+search.register_profile("quick", search.get_profile("same"), phases=[Phase.explicit, Phase.generate])
 search.load_profile("same")
 
 WAYS = ("python", "native")

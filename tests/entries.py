@@ -1,13 +1,14 @@
 """Log entries for tests: events as JSON, with everything a test does not care about filled in."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from schemas import batches
+from schemas import batches, native
 from schemas.events import Event, Rejected, decode
 from schemas.times import format_rfc3339
 
@@ -45,16 +46,33 @@ def entry(offset: int, broker_ms: int, fields: dict[str, Any]) -> LogEntry:
 
 def decoded(topic: str, key: bytes | None, raw: bytes | None, clock_ms: int) -> Event | Rejected:
     """What the definition makes of an entry; a batch that holds it, by whichever way, must make the same of it."""
-    alone = decode(topic, key, raw, clock_ms)
+    with by(is_native=False):
+        alone = decode(topic, key, raw, clock_ms)
     taken, refused = batches.read(topic, [LogEntry(7, clock_ms, key, raw)], clock_ms, f"{PREFIX}{topic}:0:")
     got = refused[0][0] if refused else batches.as_struct(taken[0][0])
     assert len(taken) + len(refused) == 1
     if isinstance(alone, Rejected):
-        assert got == alone, f"{got} in a batch, {alone} alone: {raw!r}"
+        assert isinstance(got, Rejected) and _refusal(got) == _refusal(alone), f"{got} in a batch, {alone} alone: {raw!r}"
     else:
         left = msgspec.structs.replace(alone, source=f"{PREFIX}{topic}:0:7", occurred_at="")
         assert _fields(got) == _fields(left), f"{got} in a batch, {left} alone: {raw!r}"
     return alone
+
+
+@contextmanager
+def by(is_native: bool) -> Iterator[None]:
+    """Send everything one way for a while."""
+    before, native.enabled = native.enabled, is_native
+    try:
+        yield
+    finally:
+        native.enabled = before
+
+
+def _refusal(rejected: Rejected) -> tuple[str, str]:
+    """The reason and the field; where bytes are no JSON each reader says in its own words."""
+    field, colon, _ = rejected.detail.partition(":")
+    return rejected.reason, field if colon and rejected.reason != "invalid_json" else ""
 
 
 def _fields(event: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Final
 from tests.breaks import BREAKS, Break
 from tests.building import BuildFailed, build, copy_code
 
+QUICK: Final = ("-p", "no:cacheprovider", "--hypothesis-profile=quick")
 HUNG_S: Final = 600
 SIMULATED_S: Final = "20"
 # With its bytecode made beforehand, a run in a copy starts as quickly as one in the checkout.
@@ -44,22 +45,20 @@ class Copy:
             return f"GONE: its text is there {text.count(it.old)} times"
         broken.write_text(text.replace(it.old, it.new))
         try:
-            if broken.suffix in (".c", ".h"):
-                build(self.at, "-O0")
+            build(self.at, "-O0")
             return self.red(it.suites, "native" if broken.parent.name == "native" else "")
         except BuildFailed as e:
             return f"GONE: does not compile: {e}"
         finally:
             broken.write_text(text)
-            os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
-            if broken.suffix in (".c", ".h"):
-                build(self.at, "-O0")
+            if broken.suffix == ".py":  # its bytecode fits again
+                os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def red(self, suites: str, way: str = "") -> str:
         """The first of some suites that is red, or nothing; of a break of the C only what goes its way is run."""
         names = [name for name in suites.split() if name != "simulation"]
         chosen = ["-k", way] if way else []
-        red = self._run(["pytest", "-q", "-x", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names), *chosen])
+        red = self._run(["pytest", "-q", "-x", *QUICK, *(f"tests/test_{name}.py" for name in names), *chosen])
         if not red and "simulation" in suites:
             red = self._run(["tests.simulation", "--seconds", SIMULATED_S, "--until-wrong", "--jobs", "1"])
         return red

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ FLAGS: Final = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,fuzz
 
 
 def main() -> int:
-    """Fuzz each target for a time."""
+    """Fuzz each target for a time, two side by side."""
     options = argparse.ArgumentParser()
     options.add_argument("targets", nargs="*", choices=[[], *TARGETS])
     options.add_argument("--seconds", type=int, default=60)
@@ -34,8 +35,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as there:
         copy_code(Path(there))
         build(Path(there), *FLAGS, compiler="clang")
-        found = [_fuzz(Path(there), name, told.seconds, told.keep) for name in told.targets or TARGETS]
-    return int(any(found))
+        with ThreadPoolExecutor(2) as pool:
+            found = pool.map(lambda name: _fuzz(Path(there), name, told.seconds, told.keep), told.targets or TARGETS)
+            return int(any(list(found)))
 
 
 def _fuzz(at: Path, name: str, seconds: int, keep: bool) -> bool:
@@ -64,7 +66,7 @@ def _fuzz(at: Path, name: str, seconds: int, keep: bool) -> bool:
 
 def _keep(command: list[str], env: dict[str, str], at: Path, work: Path, kept: Path) -> None:
     """Replace the kept corpus by the fewest and smallest inputs that reach all that was reached."""
-    least = at / "least"
+    least = at / f"{kept.name}.least"
     shutil.rmtree(least, ignore_errors=True)
     least.mkdir()
     subprocess.run([*command, "-merge=1", str(least), str(kept), str(work)], cwd=at, env=env, capture_output=True, check=True)

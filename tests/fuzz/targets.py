@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 
 from schemas import batches, native
 from schemas.events import TOPICS
-from streams import fold, folding
+from streams import fold, folding, record_batches
 from streams.effects import Rows
 from streams.join import Life
 from streams.settle import Partition
-from tests.entries import NOON_MS, LogEntry, decoded, event, value
+from tests.entries import NOON_MS, LogEntry, by, decoded, event, value
+from tests.hostile.raw import _COMPRESS, record
 from tests.rows import rows_of
 
 EXAMPLES: Final = Path(__file__).parents[2] / "schemas" / "examples"
@@ -47,23 +49,16 @@ class Choices:
         return self._data[self._at - size : self._at].decode("utf-8", "replace")
 
 
-@contextmanager
-def by(is_native: bool) -> Iterator[None]:
-    """Send everything one way for a while."""
-    before, native.enabled = native.enabled, is_native
-    try:
-        yield
-    finally:
-        native.enabled = before
-
-
 # ---- decoding --------------------------------------------------------------------------------------------------
 
 
 def decode(data: bytes) -> None:
-    """A value, in a topic that its first byte chooses: an event of it in a batch is the definition's, or refused alike."""
-    raw = data[1:]
-    decoded(TOPICS[data[0] % 3] if data else "sends", _key(raw), raw, NOON_MS)
+    """A value, in a topic that its first byte chooses: an event of it in a batch is the definition's, or refused alike.
+
+    Half of them are made so large that only what fields may hold is left of them.
+    """
+    kind, raw = data[0] if data else 0, data[1:]
+    decoded(TOPICS[kind % 3], _key(raw), raw + b" " * 1_100 * (kind // 3 % 2), NOON_MS)
 
 
 def _key(raw: bytes) -> bytes:
@@ -206,7 +201,60 @@ def _plain(life: Life) -> Any:
     return msgspec.json.encode(life, enc_hook=batches.as_struct)
 
 
-TARGETS: Final[dict[str, Callable[[bytes], None]]] = {"decode": decode, "folded": folded, "joined": joined}
+# ---- record batches --------------------------------------------------------------------------------------------
+
+_BASES: Final = (0, 7, (1 << 63) - 2, -1)
+
+
+def records(data: bytes) -> None:
+    """The content of a record batch: by both readers the same records, and the same end of what is sound."""
+    choices = Choices(data[:6])
+    last, is_dense = choices.of((0, 1, 5, 255, 1 << 30)), bool(choices.below(2))
+    frame = choices.of(_BASES), choices.of((0, NOON_MS, -1, (1 << 63) - 1)), bool(choices.below(2)), last, is_dense
+    body = data[6:]
+    at = min(choices.below(3), len(body))
+    one = native.module.records(body, at, 1_000, frame, -1)
+    other = record_batches.records(body, at, 1_000, frame, -1)
+    assert (_all_of(one[0]), one[1]) == (_all_of(other[0]), other[1]), f"{one}, not {other}"
+
+
+def batch(data: bytes) -> None:
+    """A whole record batch: the same entries and parts by both ways, and what the client library reads of an honest one."""
+    choices = Choices(data[:4])
+    codec, head = choices.below(8), bytearray(data[4:65].ljust(61, b"\0"))
+    body = _COMPRESS.get(codec, bytes)(data[65:]) if choices.below(4) else data[65:]
+    head[:8], head[8:12], head[16] = bytes(8), (49 + len(body)).to_bytes(4), 2
+    head[21:23] = (codec | choices.of((0, 8))).to_bytes(2)
+    if choices.below(4):  # as many as are there
+        count = len(record_batches.records(data[65:], 0, 1_000, (0, 0, False, 1 << 30, True), -1)[0])
+        head[23:27], head[57:61] = max(0, count - 1).to_bytes(4), count.to_bytes(4)
+    whole = bytes(head) + body
+    whole = whole[:17] + calc_crc32c(whole[21:]).to_bytes(4) + whole[21:]
+    told = []
+    for is_native in (True, False):
+        with by(is_native):
+            entries, refused = record_batches.read(whole)
+            told.append((_all_of(entries), refused))
+    assert told[0] == told[1], f"{told[0]}, not {told[1]}"
+    clients = _by_client(whole)
+    if clients is not None and not refused and len(clients) == len(entries):
+        assert [it[2:] for it in clients] == [it[2:] for it in told[0][0]], "the client library reads something else"
+
+
+def _by_client(whole: bytes) -> list[Any] | None:
+    try:
+        return _all_of(MemoryRecords(whole).next_batch())
+    except Exception:
+        return None  # it is strict, and raises whatever it meets
+
+
+def _all_of(records: Any) -> list[Any]:
+    return [(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in records]
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "decode": decode, "records": records, "batch": batch, "folded": folded, "joined": joined,
+}  # fmt: skip
 
 
 def seeds(name: str) -> Iterator[bytes]:
@@ -215,4 +263,8 @@ def seeds(name: str) -> Iterator[bytes]:
         for n, topic in enumerate(TOPICS):
             for path in sorted((EXAMPLES / topic).iterdir()):
                 if path.stat().st_size < 2_000:
-                    yield bytes([n]) + path.read_bytes()
+                    yield from (bytes([kind]) + path.read_bytes() for kind in (n, n + 3))
+    if name in ("records", "batch"):
+        some = b"".join(record(b"k", b"v" * n, [(b"h", b"x"), (b"\xff", None)][:n], delta=n) for n in range(3))
+        yield from (bytes([codec, 1, 1, 1] + [0] * 61) + some for codec in range(5))
+        yield bytes([1, 1, 0, 1, 0, 0]) + some
