@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from api import audit, query, reports
 from api.audit import Entry
 from api.query import Client
@@ -141,14 +143,15 @@ def erase(client: Client, shelf: Shelf, seals: Seals, subject: Subject, act: Ent
     return told | {"at": at, "who": act.key, "erased": done, "open_messages": _open(client, subject, act.at_ms)}
 
 
-def apply(client: Client, shelf: Shelf, erasure: Erasure) -> dict[str, int]:
-    """Erase what there is now of an erasure, and return how much that was."""
+def apply(client: Client, shelf: Shelf, erasure: Erasure, since_ms: int = 0) -> dict[str, int]:
+    """Erase what there is now of an erasure and was settled since, and return how much that was."""
     b = Binder()
     mine = _mine(erasure.kind, _stored_forms(erasure, b), b, erasure.at_ms)
+    mine += f" AND settled_at >= {b.instant(since_ms)}" if since_ms else ""
     counts = _counts(client, mine, b)
+    removed = _drop_reports(client, shelf, erasure, (mine, b) if counts["versions"] else None)
     if not counts["versions"]:
-        return counts | {"reports": 0}
-    removed = _drop_reports(client, shelf, mine, b)
+        return counts | {"reports": removed}
     # Places without content, so that `mdr check` still adds up.
     query.command(
         client,
@@ -177,15 +180,11 @@ def _mutate(client: Client, table: str, where: str, b: Binder) -> None:
         time.sleep(_LOOK_S)
 
 
-def _drop_reports(client: Client, shelf: Shelf, mine: str, b: Binder) -> int:
-    """Delete each report that may hold what is erased: of an account of it, over a time of it."""
-    sql = (
-        "SELECT groupUniqArray(account_id) AS accounts, min(occurred_at) AS a, max(occurred_at) AS z"
-        f" FROM mdr.mdrs WHERE {mine}"
-    )
-    row = query.select(client, sql, b, query.BULK_SETTINGS)[0]
-    first, last = parse_rfc3339(row["a"]) or 0, parse_rfc3339(row["z"]) or 0
-    found = [r for r in reports.every(client) if _may_hold(r, set(row["accounts"]), first, last)]
+def _drop_reports(client: Client, shelf: Shelf, erasure: Erasure, mine: tuple[str, Binder] | None) -> int:
+    """Delete each report that may hold what is erased (of an account of it, over a time of it) or that asks for it."""
+    forms = _forms_of(client, erasure)
+    held = _held(client, *mine) if mine else (set(), 0, 0)
+    found = [r for r in reports.every(client) if _may_hold(r, *held) or _names(r, erasure.kind, forms)]
     for report in found:
         reports.save(client, report, deleted=True)
         shelf.remove(report)
@@ -197,10 +196,32 @@ def _drop_reports(client: Client, shelf: Shelf, mine: str, b: Binder) -> int:
     return len(found)
 
 
+def _forms_of(client: Client, erasure: Erasure) -> list[str]:
+    b = Binder()
+    forms: list[str] = query.select(client, f"SELECT {_stored_forms(erasure, b)} AS forms", b)[0]["forms"]
+    return forms
+
+
+def _held(client: Client, mine: str, b: Binder) -> tuple[set[str], int, int]:
+    """The accounts whose records are erased, and the first and last time of them."""
+    sql = (
+        "SELECT groupUniqArray(account_id) AS accounts, min(occurred_at) AS a, max(occurred_at) AS z"
+        f" FROM mdr.mdrs WHERE {mine}"
+    )
+    row = query.select(client, sql, b, query.BULK_SETTINGS)[0]
+    return set(row["accounts"]), _ms(row["a"]), _ms(row["z"])
+
+
 def _may_hold(report: Report, accounts: set[str], first_ms: int, last_ms: int) -> bool:
     held = report.request.accounts
     in_time = report.request.start_ms <= last_ms and first_ms < report.request.end_ms
-    return in_time and (held is None or bool(accounts & set(held)))
+    return bool(accounts) and in_time and (held is None or bool(accounts & set(held)))
+
+
+def _names(report: Report, kind: str, forms: list[str]) -> bool:
+    """Whether a report is the account's own, or its request names the account or number."""
+    text = msgspec.json.encode(report.request).decode()
+    return (kind == ACCOUNT and report.account_id in forms) or any(f'"{form}"' in text for form in forms)
 
 
 # ---- until nothing comes back ----------------------------------------------------------------------------------
@@ -223,13 +244,15 @@ def go_on(client: Client, shelf: Shelf, now_ms: int) -> None:
     lives = live(client)
     settled_ms = _ms(query.settled_through(client)) if lives else 0
     for erasure in lives:
-        done = apply(client, shelf, erasure)
+        is_last = bool(erasure.settled_ms) and now_ms >= erasure.settled_ms + _GRACE_MS
+        # What is written since was settled since, so the whole table is looked through at the end only.
+        done = apply(client, shelf, erasure, 0 if is_last else erasure.at_ms - _GRACE_MS)
         if done["versions"]:
             detail = {"erasure_id": erasure.erasure_id, "kind": erasure.kind} | done
             audit.write(client, [Entry(now_ms, audit.ERASE, key="mdr", detail=detail)])
         if not erasure.settled_ms and settled_ms >= erasure.at_ms:
             _change(client, erasure, now_ms, is_done=False)
-        elif erasure.settled_ms and now_ms >= erasure.settled_ms + _GRACE_MS:
+        elif is_last:
             _finish(client, erasure)
     if lives:
         _sweep(client, shelf)

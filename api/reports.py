@@ -214,7 +214,8 @@ def _stored(client: Client, account_id: str | None) -> list[Report]:
 
 def save(client: Client, report: Report, *, deleted: bool = False) -> None:
     """Writes a report; what is deleted stays so, whatever a builder still writes."""
-    request = orjson.dumps(msgspec.to_builtins(report.request)).decode()
+    # What was asked for goes with it.
+    request = "" if deleted else orjson.dumps(msgspec.to_builtins(report.request)).decode()
     values = {
         "report_id": (report.report_id, "String"), "account_id": (report.account_id, "String"),
         "kind": (report.kind, "String"), "request": (request, "String"),

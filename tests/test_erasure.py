@@ -131,18 +131,19 @@ def test_a_dry_run_changes_nothing(store: Store, tmp_path: Path) -> None:
 def test_reports_that_may_hold_it_go(store: Store, tmp_path: Path) -> None:
     """A report of an account and a time of what is erased loses its file and its row; another one stays."""
     shelf = Shelf(tmp_path)
-    spans = {"hit": Range(NOON_MS - 9, NOON_MS + 9), "before": Range(NOON_MS - 9, NOON_MS)}
+    early = Range(NOON_MS - 9, NOON_MS)
+    spans = {"hit": Range(NOON_MS - 9, NOON_MS + 9), "asked": early, "before": early}
     made = {}
     for name, span in spans.items():
-        request = reports.make_request(OPERATOR_CALLER("operator"), "csv", span, EVERYTHING, name=name, echo={"q": NUMBER})
+        echo = {"q": NUMBER if name == "asked" else OTHER}
+        request = reports.make_request(OPERATOR_CALLER("operator"), "csv", span, EVERYTHING, name=name, echo=echo)
         made[name] = reports.create(store.client, OPERATOR_CALLER("operator"), "native", request, NOON_MS, 30)
         shelf.path(made[name]).write_text("x")
-    assert erased(store, tmp_path, NUMBER)["erased"]["reports"] == 1
-    assert [shelf.path(made[name]).exists() for name in spans] == [False, True]
+    assert erased(store, tmp_path, NUMBER)["erased"]["reports"] == 2
+    assert [shelf.path(made[name]).exists() for name in spans] == [False, False, True]
     assert [r.request.name for r in reports.every(store.client)] == ["before"]
-    ((held,),) = store.query("SELECT count() FROM report_requests WHERE report_id = {r:String} AND is_deleted = 0",
-                             {"r": made["hit"].report_id})  # fmt: skip
-    assert held == 0
+    ((told,),) = store.query("SELECT toString(groupArray(tuple(*))) FROM report_requests", {})
+    assert DIGITS not in told and OTHER in told
     stray = shelf.folder / f"{'0' * 32}.csv"
     stray.write_text("of a report that another process deleted")
     erasure.go_on(store.client, shelf, NOW_MS + 1)
@@ -169,13 +170,15 @@ def test_what_comes_back_is_erased_again_until_nothing_can(
     """What a worker still writes of a time before goes at the next pass; later messages stay; then it ends."""
     erased(store, tmp_path, NUMBER)
     shelf = Shelf(tmp_path)
-    assert store.write_records(columns_of([row("late", to=NUMBER), row("new", to=NUMBER, at_ms=NOW_MS + 1)])) == []
+    late = row("late", settled_ms=NOW_MS + 9, to=NUMBER)
+    rows = [late, row("stale", to=NUMBER), row("new", to=NUMBER, at_ms=NOW_MS + 1)]
+    assert store.write_records(columns_of(rows)) == []
     tombstone = open_row("gone", deleted=True)
     held = open_row("gone")
     store.write_open([held._replace(facts=held.facts.replace(b"+4791234567", NUMBER.encode())), tombstone])
     store.write_open([open_row("lives")._replace(facts=held.facts.replace(b"+4791234567", NUMBER.encode()))])
     erasure.go_on(store.client, shelf, NOW_MS + 60_000)
-    assert "late" not in left(store) and "new" in left(store)
+    assert "late" not in left(store) and {"new", "stale"} <= left(store)
     (lives,) = erasure.live(store.client)
     assert lives.settled_ms == 0
     monkeypatch.setattr(query, "settled_through", lambda _: format_rfc3339(NOW_MS))
@@ -186,6 +189,7 @@ def test_what_comes_back_is_erased_again_until_nothing_can(
     assert len(erasure.live(store.client)) == 1
     erasure.go_on(store.client, shelf, NOW_MS + 720_000)
     assert not erasure.live(store.client)
+    assert "stale" not in left(store) and "new" in left(store)
     assert DIGITS not in store.query("SELECT toString(groupArray(tuple(*))) FROM erasures", {})[0][0]
     facts = store.query("SELECT message_id FROM open_messages WHERE position(facts, {n:String}) > 0", {"n": DIGITS})
     assert [tuple(r) for r in facts] == [("lives",)]

@@ -51,10 +51,12 @@ def empty(store: Store) -> Store:
     return store
 
 
-def row(message_id: str, receipts: tuple[Any, ...] = (), **fields: Any) -> tuple[object, ...]:
+def row(
+    message_id: str, receipts: tuple[Any, ...] = (), settled_ms: int = NOON_MS + 1_000, **fields: Any
+) -> tuple[object, ...]:
     """Return the row of a settled message."""
     send = read("sends", message_id=message_id, **fields)
-    return outbound_row(Life(send, receipts, settled_ms=NOON_MS + 1_000), send, 0)
+    return outbound_row(Life(send, receipts, settled_ms=settled_ms), send, 0)
 
 
 def delivered(message_id: str, sent_s: int, done_s: int) -> tuple[object, ...]:
