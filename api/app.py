@@ -234,7 +234,10 @@ class _App:
             lane = self.lane_at(call.client, "public")
             return await self.within(lane, lambda context: route.handler(call, context), is_quick=is_quick)
         pair = auth.presented(call.headers)
-        caller = None if pair is None or self.config.operator is None else auth.as_operator(pair, self.config.operator)
+        # Needs no store to be refused. Some clients send an empty credential first and the right one then.
+        if pair is None or not pair[0]:
+            raise Refusal(401, "no credential", headers=_asks(call))
+        caller = None if self.config.operator is None else auth.as_operator(pair, self.config.operator)
         key = caller.key if caller else self.known.key_of(pair)
         # Whoever is not known by what they present is, before anything else of the request is looked at or read.
         if caller is None and (key is None or takes_body(route.method)):
@@ -246,7 +249,7 @@ class _App:
         return await self.within(lane, partial(self._handled, route, call, pair, caller, known), is_quick=is_quick)
 
     def _handled(
-        self, route: Route, call: Call, pair: tuple[str, str] | None, caller: auth.Caller | None, known: list[Call],
+        self, route: Route, call: Call, pair: tuple[str, str], caller: auth.Caller | None, known: list[Call],
         context: Context,
     ) -> Answer:  # fmt: skip
         caller = caller or self._identified(call, pair, context)
@@ -254,12 +257,9 @@ class _App:
         self._refuse_unless_allowed(route, caller, call.now_ms)
         return route.handler(known[-1], context)
 
-    def _identified(self, call: Call, pair: tuple[str, str] | None, context: Context) -> auth.Caller:
+    def _identified(self, call: Call, pair: tuple[str, str], context: Context) -> auth.Caller:
         """Whose credential it is. One that was right before is known by its hash, and looked up all the same."""
-        asks = {"WWW-Authenticate": _BEARER if is_from_page(call) else _BASIC}
-        # Some clients send an empty credential first and the right one then.
-        if pair is None or not pair[0]:
-            raise Refusal(401, "no credential", headers=asks)
+        asks = _asks(call)
         caller = auth.identify(context.client, pair, self.config.operator, call.now_ms)
         if caller is not None:
             self.known.remember(pair)
@@ -279,6 +279,10 @@ class _App:
             raise Refusal(429, bound, headers={"Retry-After": str(wait_s)})
         if not caller.may_read or (route.operator_only and not caller.is_operator):
             raise Refusal(403, "the operator alone may do this" if caller.may_read else "the scope sms.read is missing")
+
+
+def _asks(call: Call) -> dict[str, str]:
+    return {"WWW-Authenticate": _BEARER if is_from_page(call) else _BASIC}
 
 
 def takes_body(method: str) -> bool:

@@ -26,7 +26,7 @@ from streams.settings import Settings
 from streams.store import Store, StoreError, Unavailable
 from streams.tasks import ended
 from streams.telemetry import Metered, Telemetry
-from streams.transport import Batch, check_private_names
+from streams.transport import Batch, Start, check_private_names
 from streams.watchdog import STUCK_MS_MAX, Watchdog
 
 log = logging.getLogger(__name__)
@@ -373,17 +373,39 @@ class Worker:
         recovered = await self._retry_read(self._load, shards)
         if generation != self.barrier.generation:
             return
+        begins = {tp: await self._begin_at(tp, start, recovered, generation) for tp, start in starts.items()}
+        if generation != self.barrier.generation:
+            return
         aside("gathering counts", self._tally.took, recovered.partitions)
-        for tp, start in starts.items():
+        for tp, (begin, lost) in begins.items():
             topic = tp.topic.removeprefix(self.settings.topic_prefix)
-            self._next[topic, tp.partition] = start.offset
-            self._lost(topic, tp.partition, start.lost)
+            self._next[topic, tp.partition] = begin
+            self._lost(topic, tp.partition, lost)
+            self._read_again(topic, tp.partition, (starts[tp].committed or 0) - begin)
         self.flow.partitions.update(recovered.partitions)
         self.barrier.base = recovered.offsets
         for shard in shards:
             self._ready[shard].set()
         count = sum(len(p.lives) for p in recovered.partitions.values())
         log.info("took %d partitions with %d open messages", len(shards), count, extra={"partitions": shards})
+
+    async def _begin_at(
+        self, tp: TopicPartition, start: Start, recovered: recovery.Recovered, generation: int
+    ) -> tuple[int, int]:
+        """The first offset to read, and how many entries before it are gone; goes back where the store is older."""
+        stored = recovered.begin(tp.topic.removeprefix(self.settings.topic_prefix), tp.partition, start.committed)
+        if stored is None or stored == start.committed:
+            return start.offset, start.lost
+        found = await self.app.consumer.reread(tp, stored, generation)
+        return (stored, 0) if found is None else (found, found - stored)
+
+    def _read_again(self, topic: str, shard: int, count: int) -> None:
+        if count > 0:
+            self._tally.read_again[topic] += count
+            log.error(
+                "%s%s partition %d: the store is older than the offsets that were committed: %d entries are read again",
+                self.settings.topic_prefix, topic, shard, count,
+            )  # fmt: skip
 
     def _load(self, shards: list[int]) -> recovery.Recovered:
         return recovery.load(self._reader, shards, self.settings.settling_window_ms, self._clock())

@@ -7,11 +7,13 @@ All is in `<data_dir>/broker/`, by relative paths, so that any name will do and 
     data/         the log segments             kafka.N.log    its log; 0 is the latest run's, then older ones
     lock          one start or stop at a time  console.log    what the JVM itself says
     port, pid     of the broker                *.properties   written anew at each start
+    password      of the user `mdr`, in a secure one; other users of the machine can read neither it nor the settings
 """
 
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,12 +22,13 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 from streams.broker_jars import KAFKA_VERSION, BrokerError, exclusive, jars, java, one_sentence
+from streams.broker_login import MECHANISM, Login
 from streams.broker_port import HOST, answers, choose_port, free_port
 
 __all__ = ["Broker", "BrokerError", "jars", "java", "start", "status", "stop"]
@@ -33,6 +36,8 @@ __all__ = ["Broker", "BrokerError", "jars", "java", "start", "status", "stop"]
 _ANSWER_S_MAX: Final = 60.0
 _KILL_S_MAX: Final = 10.0
 _POLL_S: Final = 0.05
+_USER: Final = "mdr"
+_SECURE_NEW: Final = "a broker with a password begins in a new MDR_DATA_DIR"
 # A few segments' worth. On a full disk Kafka dies without a word: its log cannot be written either.
 _FREE_BYTES_MIN: Final = 256 << 20
 _JVM: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
@@ -51,7 +56,9 @@ _SERVER: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
+listeners={protocol}://{host}:{port},CONTROLLER://{host}:{controller}
+listener.security.protocol.map={protocol}:{protocol},CONTROLLER:{protocol}
+security.inter.broker.protocol={protocol}
 controller.listener.names=CONTROLLER
 log.dirs=data
 auto.create.topics.enable=false
@@ -72,6 +79,19 @@ share.coordinator.state.topic.min.isr=1
 log.cleaner.dedupe.buffer.size=16777216
 """
 
+# - Whoever is let in may do everything. The controller cannot check SCRAM, whose users are kept in its own log.
+_SECURE: Final = f"""\
+sasl.enabled.mechanisms={MECHANISM}
+sasl.mechanism.inter.broker.protocol={MECHANISM}
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.sasl_plaintext.{MECHANISM.lower()}.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required username="{{user}}" password="{{password}}";
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required username="{{user}}" password="{{password}}" \
+user_{{user}}="{{password}}";
+"""
+
 _LOGGING: Final = """\
 handlers=java.util.logging.FileHandler
 java.util.logging.FileHandler.pattern=kafka.%g.log
@@ -84,12 +104,13 @@ java.util.logging.SimpleFormatter.format=%1$tFT%1$tT.%1$tL%1$tz %4$s %3$s %5$s%6
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker that answers; `started` is False when it was found running."""
+    """A broker that answers; `started` is False when it was found running, `login` None when it asks for none."""
 
     bootstrap: str
     pid: int
     data_dir: Path
     started: bool
+    login: Login | None = field(default=None, repr=False)
 
 
 def start(
@@ -98,10 +119,12 @@ def start(
     cache_dir: Path,
     tied_to_parent: bool = False,
     port: int | None = None,
+    secure: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Broker:
     """The data directory's broker: the one that runs, else a new one, once it answers. Blocks for seconds.
 
+    A `secure` one lets in who knows its password; once made so it stays so.
     A tied broker stops when this process ends, however it ends; another one lives until `stop`. BrokerError
     says in one sentence why there is none.
     """
@@ -110,7 +133,10 @@ def start(
         found = _awaited(data_dir)
         if found is None:
             class_path = ":".join(map(str, jars(cache_dir, say)))
-            return _launch(data_dir, class_path, tied_to_parent, port, say)
+            login = _login(home, secure)
+            return _launch(data_dir, class_path, tied_to_parent, port, login, say)
+    if secure and found.login is None:
+        raise BrokerError(f"the broker of {data_dir} runs, and lets in every user of this machine: {_SECURE_NEW}")
     if port not in (None, _number(home / "port")):
         raise BrokerError(f"the broker of {data_dir} runs on {found.bootstrap}: stop it before it gets another port")
     return found
@@ -132,9 +158,38 @@ def status(data_dir: Path) -> Broker | None:
     """The data directory's broker if it runs and answers."""
     home = data_dir / "broker"
     pid, port = _number(home / "pid"), _number(home / "port")
-    if pid is None or port is None or not _runs(home) or not answers(port):
+    login = _read_login(home)
+    if pid is None or port is None or not _runs(home) or not answers(port, login):
         return None
-    return Broker(f"{HOST}:{port}", pid, data_dir, started=False)
+    return Broker(f"{HOST}:{port}", pid, data_dir, started=False, login=login)
+
+
+def _read_login(home: Path) -> Login | None:
+    try:
+        return Login(_USER, (home / "password").read_text().strip())
+    except FileNotFoundError:
+        return None
+
+
+def _login(home: Path, secure: bool) -> Login | None:
+    """Who signs in at a broker that is not started yet; users are made as its storage is."""
+    known = _read_login(home)
+    if known is None and secure:
+        if _is_formatted(home):
+            raise BrokerError(f"the broker in {home} was made without a password: {_SECURE_NEW}")
+        _write_private(home / "password", secrets.token_urlsafe(24) + "\n")
+    return _read_login(home)
+
+
+def _is_formatted(home: Path) -> bool:
+    return (home / "data" / "meta.properties").exists()
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Writes a file that other users cannot read, not even for a moment."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _awaited(data_dir: Path) -> Broker | None:
@@ -150,15 +205,17 @@ def _awaited(data_dir: Path) -> Broker | None:
     return None
 
 
-def _launch(data_dir: Path, class_path: str, tied: bool, asked: int | None, say: Callable[[str], None]) -> Broker:
+def _launch(
+    data_dir: Path, class_path: str, tied: bool, asked: int | None, login: Login | None, say: Callable[[str], None]
+) -> Broker:  # fmt: skip
     home = data_dir / "broker"
     port = choose_port(home, asked, former=_number(home / "port"))
     free_bytes = shutil.disk_usage(home).free
     if free_bytes < _FREE_BYTES_MIN:
         raise BrokerError(f"no room in {home}: {free_bytes >> 20} MB are free, {_FREE_BYTES_MIN >> 20} are needed")
     command = [str(java()), *_JVM, "-cp", class_path]
-    _write_settings(home, port)
-    _format(home, command)
+    _write_settings(home, port, login)
+    _format(home, command, login)
     say(f"starting Kafka {KAFKA_VERSION} on {HOST}:{port}")
     try:
         _spawn(home, [*command, *_MAIN], tied)
@@ -171,20 +228,25 @@ def _launch(data_dir: Path, class_path: str, tied: bool, asked: int | None, say:
     return replace(found, started=True)
 
 
-def _write_settings(home: Path, port: int) -> None:
-    controller = free_port(home, besides=port)
-    (home / "server.properties").write_text(_SERVER.format(host=HOST, port=port, controller=controller))
+def _write_settings(home: Path, port: int, login: Login | None) -> None:
+    controller, protocol = free_port(home, besides=port), "PLAINTEXT" if login is None else "SASL_PLAINTEXT"
+    server = _SERVER.format(host=HOST, port=port, controller=controller, protocol=protocol)
+    secure = "" if login is None else _SECURE.format(user=login.user, password=login.password)
+    _write_private(home / "server.properties", server + secure)
     (home / "logging.properties").write_text(_LOGGING)
     (home / "port").write_text(f"{port}\n")
 
 
-def _format(home: Path, command: list[str]) -> None:
-    if (home / "data" / "meta.properties").exists():
+def _format(home: Path, command: list[str], login: Login | None) -> None:
+    if _is_formatted(home):
         return
     # With `=`, as one id in 64 begins with a dash.
     cluster = "--cluster-id=" + urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-    tool = [*command, *_FORMAT, cluster]
-    done = subprocess.run(tool, cwd=home, capture_output=True, text=True, check=False)
+    user = [] if login is None else [f"--add-scram={MECHANISM}=[name={login.user},password={login.password}]"]
+    # In a file, as every user can read every command line.
+    _write_private(home / "format", "\n".join((*_FORMAT, cluster, *user)))
+    done = subprocess.run([*command, "@format"], cwd=home, capture_output=True, text=True, check=False)
+    (home / "format").unlink()
     if done.returncode != 0:
         raise BrokerError(f"the broker's storage in {home} cannot be formatted: {_last_words(done.stderr)}")
 

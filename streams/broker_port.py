@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from streams.broker_jars import BrokerError
+from streams.broker_login import Login, ask, sign_in
 
 HOST: Final = "127.0.0.1"
 # Below the ports that systems hand out to outgoing connections (from 32,768): a client that keeps trying
@@ -16,22 +17,21 @@ HOST: Final = "127.0.0.1"
 _PORTS: Final = range(19_092, 29_092)
 
 
-def answers(port: int) -> bool:
+def answers(port: int, login: Login | None = None) -> bool:
     """Whether a Kafka there is ready for consumer groups: it answers FindCoordinator (v1) without error.
 
     Asking also makes a fresh broker create its offsets topic, so that the first real client need not wait.
     """
     group = b"mdr"
-    request = struct.pack(">hhihh3sb", 10, 1, 0, -1, len(group), group, 0)
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            with connection.makefile("rb") as answer:
-                head = answer.read(14)
+            if login is not None:
+                sign_in(connection, login)
+            answer = ask(connection, 10, 1, struct.pack(">h3sb", len(group), group, 0))
     except OSError:
         return False
-    # Length, correlation and throttle time, then the error code.
-    return len(head) == 14 and head[12:] == b"\0\0"
+    # The throttle time, then the error code.
+    return answer[4:6] == b"\0\0"
 
 
 def choose_port(home: Path, asked: int | None, former: int | None) -> int:

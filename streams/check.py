@@ -168,7 +168,17 @@ class _Shard(NamedTuple):
 
     @property
     def is_looked_at(self) -> bool:
-        return all(part.skipped is not None for part in self.log.values())
+        """Whether every entry that the log still holds before the checkpoint was looked at, where there is one."""
+        return len(self.log) == len(self.offsets) and not self.unseen
+
+    @property
+    def unseen(self) -> list[tuple[str, int, int, int]]:
+        """(topic, partition, begin, end) of what the log holds before the checkpoint and nobody looked at."""
+        return [
+            (topic, self.shard, part.begin, min(self.offsets[topic], part.end))
+            for topic, part in self.log.items()
+            if part.skipped is None and part.begin < min(self.offsets[topic], part.end)
+        ]
 
     @property
     def again(self) -> int:
@@ -188,15 +198,21 @@ def judge(seen: Seen) -> Verdict:
     return Verdict(rows, findings, _notes(seen, shards))
 
 
-def needs_log(seen: Seen) -> list[tuple[str, int, int, int]]:
-    """(topic, partition, begin, end) to be counted entry by entry: fewer were counted than there are offsets."""
-    short = [s for s in (_shard(seen, m) for m in seen.checkpoints.values()) if s.missing > 0]
-    return [
-        (topic, s.shard, part.begin, min(s.offsets[topic], part.end))
-        for s in short
-        for topic, part in s.log.items()
-        if part.skipped is None and part.begin < s.offsets[topic]
-    ]
+def needs_log(seen: Seen, most: int) -> list[tuple[str, int, int, int]]:
+    """(topic, partition, begin, end) to be counted entry by entry: fewer were counted than there are offsets.
+
+    Of as many partitions as go into `most` entries, the smallest first.
+    """
+    short = [s.unseen for s in (_shard(seen, m) for m in seen.checkpoints.values()) if s.missing > 0]
+    parts: list[tuple[str, int, int, int]] = []
+    for unseen in sorted(short, key=_size):
+        if _size(parts) + _size(unseen) <= most:
+            parts += unseen
+    return parts
+
+
+def _size(parts: Sequence[tuple[str, int, int, int]]) -> int:
+    return sum(end - begin for _, _, begin, end in parts)
 
 
 def offsets(mark: Checkpoint) -> dict[str, int]:

@@ -206,10 +206,8 @@ async def _log(
 async def _looked_at(settings: Settings, consumer: AIOKafkaConsumer, seen: Seen, tell: Tell) -> Places:
     """The log with the offsets counted that hold no entry, where fewer entries were counted than there are offsets."""
     assert seen.log is not None
-    log, done, parts = dict(seen.log), 0, check.needs_log(seen)
+    log, done, parts = dict(seen.log), 0, check.needs_log(seen, ENTRIES_MAX)
     total = sum(end - begin for _, _, begin, end in parts)
-    if total > ENTRIES_MAX:
-        return log
     for topic, shard, begin, end in parts:
         tp, there = TopicPartition(settings.topic_prefix + topic, shard), 0
         async for _ in entries(consumer, tp, begin, end):

@@ -1,7 +1,6 @@
 """Everything asked of a Kafka broker but the consuming: how to connect, the topics, producing."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -16,8 +15,9 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
-from streams import fetched, record_batches
+from streams import fetched, record_batches, security
 from streams.clock import clock_ms
+from streams.security import client_options as client_options
 from streams.settings import Settings
 
 DEAD_LETTERS: Final = "dead-letters"
@@ -39,23 +39,6 @@ class TopicsWrong(Exception):
     """The topics are not as they must be; one sentence that names them."""
 
 
-def client_options(settings: Settings) -> dict[str, Any]:
-    """What every aiokafka client needs to connect: servers, TLS, SASL."""
-    options: dict[str, Any] = {"bootstrap_servers": settings.kafka}
-    protocol = settings.kafka_security_protocol
-    options["security_protocol"] = protocol
-    if protocol in ("SSL", "SASL_SSL"):
-        context = ssl.create_default_context(cafile=settings.kafka_security_cafile or None)
-        if settings.kafka_security_certfile:
-            context.load_cert_chain(settings.kafka_security_certfile, settings.kafka_security_keyfile or None)
-        options["ssl_context"] = context
-    if protocol.startswith("SASL"):
-        options["sasl_mechanism"] = settings.kafka_security_mechanism or "PLAIN"
-        options["sasl_plain_username"] = settings.kafka_security_username
-        options["sasl_plain_password"] = settings.kafka_security_password
-    return options
-
-
 @lru_cache(16_384)  # a message's events follow each other, and the hash is made of Python
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition the Java client's default partitioner gives a key."""
@@ -68,7 +51,8 @@ async def _started(client: Any, settings: Settings) -> AsyncIterator[Any]:
         await asyncio.wait_for(client.start(), _CONNECT_TIMEOUT_S)
     except (TimeoutError, KafkaError, OSError) as e:
         await _close(client)
-        raise KafkaUnavailable(f"the Kafka broker at {settings.kafka} cannot be reached: {_reason(e)}") from None
+        reason = await security.why(settings) or _reason(e)
+        raise KafkaUnavailable(f"the Kafka broker at {settings.kafka} cannot be reached: {reason}") from None
     try:
         yield client
     finally:

@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 
 from schemas.events import TOPICS
 from schemas.times import format_rfc3339
-from streams import kafka
+from streams import kafka, security
 from streams.lag_rules import DUE, LATER, Behind, Track, bounds, judge, overall
 from streams.settings import Settings
 from streams.store import Store
@@ -131,7 +131,8 @@ class LagReader:
                 places = await self._places()
         except (TimeoutError, KafkaError, OSError) as e:
             await self.close()
-            raise kafka.KafkaUnavailable(f"the Kafka broker at {self._settings.kafka} is away: {_reason(e)}") from None
+            reason = await security.why(self._settings) or _reason(e)
+            raise kafka.KafkaUnavailable(f"the Kafka broker at {self._settings.kafka} is away: {reason}") from None
         return self._report(places, known, now_ms)
 
     # ---- asking the broker ---------------------------------------------------------------------------------

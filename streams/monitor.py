@@ -229,9 +229,13 @@ class Monitor:
 
     def _alarms(self) -> list[str]:
         prefix = self._settings.topic_prefix
-        lost = self.telemetry.tally.lost.items()
-        deleted = [f"{n:,} entries of {prefix}{topic} were deleted before they were read" for topic, n in lost if n]
-        return [*deleted, *([native.missing] if native.missing and self._worker is not None else [])]
+        tally = self.telemetry.tally
+        told = (
+            (tally.lost, "were deleted before they were read"),
+            (tally.read_again, "are read again: the store was older than the offsets that were committed"),
+        )
+        gone = [f"{n:,} entries of {prefix}{topic} {what}" for counts, what in told for topic, n in counts.items() if n]
+        return [*gone, *([native.missing] if native.missing and self._worker is not None else [])]
 
     def _live(self) -> Live:
         worker = self._worker

@@ -16,6 +16,14 @@ class Recovered(NamedTuple):
     partitions: dict[int, Partition]
     offsets: dict[tuple[str, int], int]
 
+    def begin(self, topic: str, shard: int, committed: int | None) -> int | None:
+        """Where a partition is read from: what the store holds, where that is less than the group committed.
+
+        A store that was put back, or a replica that lags, is older than the offsets. Where the group has committed
+        nothing, the log says where it begins: None.
+        """
+        return None if committed is None else min(committed, self.offsets.get((topic, shard), 0))
+
 
 def load(store: Store, shards: Sequence[int], window_ms: int, now_ms: int) -> Recovered:
     """Reads partitions back; blocks for the store, raises `Unavailable`."""

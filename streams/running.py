@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streams import broker, kafka
+from streams.broker_login import MECHANISM
 from streams.guard import CRASH_S, Guard
 from streams.settings import Settings
 
@@ -36,15 +37,32 @@ def with_running_broker(settings: Settings) -> Settings:
             f"no broker: MDR_KAFKA is not set and none runs in {settings.data_dir}; "
             "`mdr up` or `mdr broker start` starts one"
         )
-    return msgspec.structs.replace(settings, kafka=found.bootstrap)
+    return _at(found, settings)
 
 
-def with_own_broker(settings: Settings, say: Say) -> Settings:
+def with_own_broker(settings: Settings, say: Say, *, secure: bool = False) -> Settings:
     """The settings with a broker: the configured one, else a local one that ends with this process. Takes seconds."""
     if settings.kafka:
         return settings
-    started = broker.start(settings.data_dir, cache_dir=settings.cache_dir, tied_to_parent=True, say=say)
-    return msgspec.structs.replace(settings, kafka=started.bootstrap)
+    started = broker.start(settings.data_dir, cache_dir=settings.cache_dir, tied_to_parent=True, secure=secure, say=say)
+    tell_open(started, say)
+    return _at(started, settings)
+
+
+def tell_open(found: broker.Broker, say: Say) -> None:
+    """Says who can reach a broker that asks for no password."""
+    if found.login is None:
+        say("every user of this machine can read and write the local broker: --secure makes one with a password")
+
+
+def _at(found: broker.Broker, settings: Settings) -> Settings:
+    """The settings of somebody who speaks to a local broker."""
+    login = found.login
+    return msgspec.structs.replace(
+        settings, kafka=found.bootstrap, kafka_security_protocol="PLAINTEXT" if login is None else "SASL_PLAINTEXT",
+        kafka_security_mechanism=MECHANISM, kafka_security_username=login.user if login else "",
+        kafka_security_password=login.password if login else "",
+    )  # fmt: skip
 
 
 @asynccontextmanager

@@ -54,6 +54,7 @@ class Tally:
         self.records: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
+        self.read_again: Counter[str] = Counter()
         self.misplaced = 0
         self.outcomes = Counts()
         self.delays = np.zeros(len(_DELAYS_S) + 1, np.int64)
@@ -215,6 +216,8 @@ def _counted(tally: Tally, topics: Mapping[str, str]) -> Iterator[Metric]:
     yield _counter("mdr_records_total", "Records written for the first time.", "record_type", by_type | tally.records)
     yield _counter("mdr_dead_letters_total", "Inputs refused.", "reason", by_reason | tally.dead_letters)
     yield _counter("mdr_lost_events_total", "Events deleted before they were read.", "topic", lost)
+    again = {name: tally.read_again[topic] for topic, name in topics.items()}
+    yield _counter("mdr_read_again_events_total", "Committed events that the store did not hold.", "topic", again)
     outcomes = tally.outcomes
     for name, meaning, value in (
         ("mdr_duplicates_total", "Repeated events, which change nothing.", outcomes.duplicates),

@@ -129,10 +129,12 @@ class _Thread(driver.AIOKafkaConsumerThread):
     newest_ms: dict[TopicPartition, int]
     worked_ms: dict[TopicPartition, int]
     leaders: Mapping[str, str]
+    # Where a partition was gone back to, and in which generation: Faust may go to what is committed after it.
+    went_back: dict[TopicPartition, tuple[int, int]]
 
     def _create_worker_consumer(self, transport: "Transport") -> aiokafka.AIOKafkaConsumer:
         options = transport.consumer_options
-        self.newest_ms, self.worked_ms = {}, {}
+        self.newest_ms, self.worked_ms, self.went_back = {}, {}, {}
         self.leaders = transport.leaders
         fetched.install()
         self._assignor = RangePartitionAssignor
@@ -243,16 +245,24 @@ class _Thread(driver.AIOKafkaConsumerThread):
         starts = await self.starts()
         self.newest_ms.clear()
         self.worked_ms.clear()
-        return {tp: start.offset for tp, start in starts.items() if self._seek(tp, start.offset)}
+        offsets = {tp: self._gone_back(tp, start.offset) for tp, start in starts.items()}
+        return {tp: offset for tp, offset in offsets.items() if self._seek(tp, offset)}
+
+    def _gone_back(self, tp: TopicPartition, offset: int) -> int:
+        generation, gone_back = self.went_back.get(tp, (-1, offset))
+        return min(offset, gone_back) if generation == self._ensure_consumer()._coordinator.generation else offset
 
     async def reread(self, tp: TopicPartition, offset: int, generation: int) -> int | None:
         """Goes back to `offset`, or to where the log begins by now if that is later; None when the group moved on."""
         consumer = self._ensure_consumer()
         begin = (await consumer.beginning_offsets([tp]))[tp]
-        at = max(offset, begin)
+        at: int = max(offset, begin)
         self.newest_ms.pop(tp, None)
         self.worked_ms.pop(tp, None)
-        return at if consumer._coordinator.generation == generation and self._seek(tp, at) else None
+        if consumer._coordinator.generation != generation or not self._seek(tp, at):
+            return None
+        self.went_back[tp] = generation, at
+        return at
 
     async def stop(self) -> None:
         """Stops the thread while the event loop goes on, which the thread may be waiting for."""

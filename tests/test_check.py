@@ -83,6 +83,35 @@ def test_each_fault_has_a_name(seen: Seen, kinds: list[str]) -> None:
     assert _kinds(seen) == kinds
 
 
+def _part(begin: int, skipped: int | None = None) -> LogPart:
+    return LogPart(begin, 100, 100, skipped)
+
+
+@pytest.mark.parametrize(
+    ("receives", "kinds"),
+    [(_part(100), ["passed_over"]), (_part(0, 0), ["passed_over"]), (_part(99), []), (None, [])],
+    ids=["nothing there", "looked at", "not looked at", "no such topic"],
+)
+def test_an_empty_partition_makes_the_check_blind_for_nothing(receives: LogPart | None, kinds: list[str]) -> None:
+    """What holds no entry needs no look; what was not looked at may hold what is missing."""
+    log = {("sends", 0): _part(0, 0), ("receipts", 0): _part(0, 0)}
+    log |= {} if receives is None else {("receives", 0): receives}
+    events = 299 - (receives.begin if receives else 0)
+    facts = {("sends", 0): Facts(records=events - 15, last=99)}
+    seen = _seen(_mark(events=events, merged=events - 15, open=0), log=log, facts=facts, open_now={})
+    assert _kinds(seen) == kinds
+
+
+def test_the_log_is_looked_at_as_far_as_it_is_bounded() -> None:
+    """The smallest partitions first; one that is too large leaves the others seen."""
+    log = {(topic, n): LogPart(0, 100 + 900 * n, 0) for n in (0, 1) for topic in ("sends", "receives", "receipts")}
+    large = _mark(sends_offset=1_000, shard=1)
+    seen = _seen(checkpoints={0: _mark(events=299), 1: large}, log=log)
+    assert {shard for _, shard, _, _ in check.needs_log(seen, 10_000)} == {0, 1}
+    assert {shard for _, shard, _, _ in check.needs_log(seen, 300)} == {0}
+    assert check.needs_log(seen, 299) == []
+
+
 @pytest.mark.parametrize(
     ("seen", "note"),
     [

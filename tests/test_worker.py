@@ -8,7 +8,9 @@ from typing import Any, Final
 import pytest
 from aiokafka.structs import TopicPartition
 
-from streams.transport import Batch
+from schemas.events import TOPICS
+from streams.tables import Checkpoint
+from streams.transport import Batch, Start
 from tests.entries import NOON_MS, PREFIX, entry, event
 from tests.simulation.broker import App, Broker
 from tests.simulation.run import SETTINGS, SimWorker, environment
@@ -132,6 +134,47 @@ def test_a_batch_whose_generation_ends_while_it_waits_for_room_is_left(bench: Be
     bench.worker.barrier.room = room  # type: ignore[method-assign]
     bench.work(NOW)
     assert bench.seen() == ([], {})
+
+
+def _recover(bench: Bench, stored: dict[str, int], committed: int | None, begin: int) -> tuple[int, int, int]:
+    """Where sends are read on, how many are lost and how many read again, after recovery of partition 0."""
+    tps = {TopicPartition(PREFIX + topic, 0): Start(None, 0) for topic in TOPICS}
+    starts = tps | {TopicPartition(PREFIX + "sends", 0): Start(committed, begin)}
+
+    async def told() -> dict[TopicPartition, Start]:
+        return starts
+
+    async def reread(tp: TopicPartition, offset: int, generation: int) -> int:
+        return max(offset, begin)
+
+    bench.app.consumer.starts, bench.app.consumer.reread = told, reread  # type: ignore[method-assign]
+    if stored:
+        mark = Checkpoint(**(dict.fromkeys(Checkpoint._fields, 0) | {"partitions": 1} | stored))
+        bench.worker._reader.tables.checkpoints[0] = mark  # type: ignore[attr-defined]
+    bench.worker._ready = {0: asyncio.Event()}
+    asyncio.run(bench.worker._recover([0], NOW))
+    tally = bench.worker.telemetry.tally
+    return bench.worker._next["sends", 0], tally.lost["sends"], tally.read_again["sends"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "committed", "begin", "wanted"),
+    [
+        (10, 50, 0, (10, 0, 40)), (10, 50, 20, (20, 10, 30)), (10, 50, 60, (60, 50, 0)), (50, 50, 0, (50, 0, 0)),
+        (50, 10, 0, (10, 0, 0)), (50, 10, 20, (20, 10, 0)), (None, 50, 0, (0, 0, 50)), (None, None, 20, (20, 0, 0)),
+        (0, None, 20, (20, 0, 0)), (0, 0, 20, (20, 20, 0)),
+    ],
+    ids=[
+        "an older store", "the log holds a part", "the log holds nothing", "as it must be",
+        "the commit was refused", "and deleted", "an empty store", "never committed", "never read", "never saved",
+    ],
+)  # fmt: skip
+def test_where_reading_begins(
+    bench: Bench, stored: int | None, committed: int | None, begin: int, wanted: tuple[int, int, int]
+) -> None:
+    """At the smaller of what the store holds and what was committed, as far as the log still has it."""
+    told = {} if stored is None else {"sends_offset": stored}
+    assert _recover(bench, told, committed, begin) == wanted
 
 
 def sends(first: int, next_offset: int) -> Batch:

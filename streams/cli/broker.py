@@ -2,7 +2,7 @@
 
 import click
 
-from streams import broker, private, settings
+from streams import broker, private, running, settings
 from streams.cli.common import cli, json_option
 from streams.terminal import err, print_json, say
 
@@ -16,12 +16,14 @@ def broker_group() -> None:
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Listen there; the default is a free port, kept from then on."
 )
+@click.option("--secure", is_flag=True, help="Make it with a password, against other users of this machine.")
 @json_option
-def broker_start(port: int | None, as_json: bool) -> None:
+def broker_start(port: int | None, secure: bool, as_json: bool) -> None:
     """Start it, or find the one that runs."""
     wanted = settings.load()
     private.directory(wanted.data_dir)
-    found = broker.start(wanted.data_dir, cache_dir=wanted.cache_dir, port=port, say=err.print)
+    found = broker.start(wanted.data_dir, cache_dir=wanted.cache_dir, port=port, secure=secure, say=err.print)
+    running.tell_open(found, err.print)
     _tell_broker(found, as_json, "started" if found.started else "already running")
 
 
@@ -53,6 +55,7 @@ def broker_status(as_json: bool) -> None:
 
 def _tell_broker(found: broker.Broker, as_json: bool, word: str) -> None:
     if as_json:
-        print_json({"running": True, "bootstrap": found.bootstrap, "pid": found.pid, "started": found.started})
+        print_json({"running": True, "bootstrap": found.bootstrap, "pid": found.pid, "started": found.started,
+                    "secure": found.login is not None})  # fmt: skip
     else:
         say(f"{word}: {found.bootstrap} (pid {found.pid})")

@@ -12,12 +12,13 @@ from streams.terminal import err, print_json, say
 
 
 @cli.command()
-def up() -> None:
+@click.option("--secure", is_flag=True, help="Make the local broker with a password, against other users.")
+def up(secure: bool) -> None:
     """Everything on this machine until Ctrl-C: broker (unless MDR_KAFKA is set), worker, API."""
     logs.set_up()
     wanted = settings.load()
     private.directory(wanted.data_dir)
-    ready = running.with_own_broker(wanted, err.print)
+    ready = running.with_own_broker(wanted, err.print, secure=secure)
     run(_up(ready))
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from tests.simulation.run import Result, run
 
 SPAN: Final = 20
-SUMS: Final = ("events", "records", "stops", "terms", "rebalances", "refused")
+SUMS: Final = ("events", "records", "stops", "terms", "rebalances", "refused", "restored")
 
 
 def main() -> int:

@@ -51,6 +51,7 @@ class Result:
     terms: int = 0
     rebalances: int = 0
     refused: int = 0
+    restored: int = 0
     steps: int = 0
 
 
@@ -221,6 +222,24 @@ class Run:
         self.say(f"{process.name} goes on")
         process.stopped = False
 
+    def back_up(self) -> None:
+        """Saves the store, and puts that back later: the offsets stay where they are by then."""
+        copy = self.tables.copy()
+        self.say("the store is saved")
+        self.world.after(self.random.randint(500, 6_000), lambda: self._put_back(copy))
+
+    def _put_back(self, copy: dict[str, Any]) -> None:
+        if self.calm:
+            return
+        for process in self.world.ever:
+            process.silenced = True  # whoever puts a store back waits until nobody writes to it
+        for process, _, _ in list(self.workers):
+            self.died(process, "a store that is to be put back")
+        self.result.restored += 1
+        self.broker.may_go_back = True
+        self.tables.put_back(copy)
+        self.say("the store is what it was")
+
     # ---- the whole ----
 
     def go(self) -> Result:
@@ -235,6 +254,8 @@ class Run:
         self.start()
         self.world.after(self.random.randint(0, 5_000), self.start)
         self.world.after(self.random.randint(500, 6_000), self.nemesis)
+        if self.result.seed % 7 == 5:
+            self.world.after(self.random.randint(0, 6_000), self.back_up)
         self.world.run(last_ms + self.random.randint(0, 6_000))
         self.calm = True
         self.failing_until_ms, self.broker.failing = 0, 0.0

@@ -34,6 +34,14 @@ class Tables:
         self.orphans: dict[Row, tuple[int, int, int, Receipt, int]] = {}  # version, is_deleted, shard, receipt, at
         self.checkpoints: dict[int, Checkpoint] = {}
 
+    def copy(self) -> dict[str, Any]:
+        """What somebody saves of the store."""
+        return {name: table.copy() for name, table in vars(self).items()}
+
+    def put_back(self, copy: dict[str, Any]) -> None:
+        """Has it be what it was; who has it open finds it so."""
+        vars(self).update({name: table.copy() for name, table in copy.items()})
+
 
 class MemoryStore:
     """One worker's access to the tables. `point` is called by name before and after each insert and read."""

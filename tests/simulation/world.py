@@ -91,7 +91,7 @@ class Loop(asyncio.BaseEventLoop):
             else:
                 world.after(world.latency_ms(), lambda: _give(process, future, result, None))
 
-        world.at(end_ms, lambda: happen() if process.alive or world.random.random() < 0.5 else None)
+        world.at(end_ms, lambda: happen() if process.alive or process.leaves_something() else None)
         return future
 
 
@@ -116,6 +116,7 @@ class Process:
         self.name = name
         self.alive = True
         self.stopped = False
+        self.silenced = False  # nothing it asked for before its end happens any more
         self.skew_ms = 0  # how far its clock is ahead of the world's
         self.asked_ms = 0  # when the broker is done with what it was asked last
         self.loop = Loop(self)
@@ -128,6 +129,10 @@ class Process:
             return self.loop.create_task(work)
         finally:
             events._set_running_loop(before)
+
+    def leaves_something(self) -> bool:
+        """Whether what it asked for before its end happens all the same."""
+        return not self.silenced and self.world.random.random() < 0.5
 
     def kill(self) -> None:
         """Ends the process; nothing in it runs any more, not even what cleans up."""
@@ -146,6 +151,7 @@ class World:
         self.random = Random(seed)
         self.now_ms = START_MS
         self.processes: list[Process] = []
+        self.ever: list[Process] = []
         self.steps = 0
         self._events: list[tuple[int, int, Callable[[], object]]] = []
         self._count = 0
@@ -181,6 +187,7 @@ class World:
         self.processes = [p for p in self.processes if p.alive]
         made = Process(self, name)
         self.processes.append(made)
+        self.ever.append(made)
         return made
 
     def run(self, until_ms: int, done: Callable[[], bool] = lambda: False) -> None:
