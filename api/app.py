@@ -64,6 +64,9 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+# Each session of a key is a row: nobody needs many.
+_SESSIONS_PER_S: Final = 0.1
+_SESSIONS_AT_ONCE: Final = 30
 _SIGN_INS_METRIC: Final = (
     b"# HELP mdr_sign_ins_failed_total Sign-ins and requests with a wrong key or secret.\n"
     b"# TYPE mdr_sign_ins_failed_total counter\n"
@@ -145,6 +148,7 @@ class _App:
         self.eraser = Eraser(config.connect, self.shelf, config.clock_ms)
         self.rates = Rates(config.requests_per_s, config.burst)
         self.sign_ins = SignIns()
+        self.session_rates = Rates(_SESSIONS_PER_S, _SESSIONS_AT_ONCE)
         self.shares = Shares("mdr-api", _THREADS, _THREADS_EACH, _THREADS_QUICK)
         self.own_shares = Shares("mdr-operator", _THREADS_OPERATOR, _THREADS_EACH)
         self.side = Side(config.connect, query.settled_through)
@@ -401,6 +405,7 @@ class _Desk:
         self.seals = app.seals
         self.operator_sessions = app.operator_sessions
         self.sign_ins = app.sign_ins
+        self.session_rates = app.session_rates
         self.lag = app.config.lag
 
     def wait_s(self, key: str, now_ms: int) -> int:
@@ -474,7 +479,7 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
 
 def _allowed(path: str) -> list[str]:
     known = [(route.method, route.path) for route in ROUTES] + [(page.method, page.path) for page in pages.PAGES]
-    return allowed(path, [*known, *(("GET", probe) for probe in probes.PATHS)])
+    return allowed(path, [*known, *(("GET", other) for other in (*probes.PATHS, proof.PATH))])
 
 
 def _prover(app: _App) -> HTTPRouteHandler:

@@ -250,6 +250,15 @@ def test_a_key_has_a_bounded_number_of_sessions(filled: Filled, tmp_path: Path, 
             assert found == [303] + [200] * sessions.LIVE_MAX
 
 
+def test_sessions_are_not_begun_without_end(filled: Filled, tmp_path: Path, accounts: tuple[str, str]) -> None:
+    """A key that signs in again and again is told to wait: each session is a row in the store."""
+    issued = auth.add_credential(filled.store.client, accounts[0])
+    with served(filled.store.url, tmp_path, Clock(NOW_MS)) as http:
+        form = {"key": issued.key, "secret": issued.secret}
+        answers = [http.post("/ui/sign-in", data=form, headers={"Origin": ORIGIN}, follow_redirects=False) for _ in range(32)]
+        assert [a.status_code for a in answers] == [303] * 30 + [429] * 2 and "retry-after" in answers[-1].headers
+
+
 @pytest.mark.parametrize("name", ["operator", "Operator", "OPERATOR"])
 def test_no_stored_key_is_the_operator(filled: Filled, tmp_path: Path, accounts: tuple[str, str], name: str) -> None:
     """No key of the operator's name is made, and one that an older version stored opens nothing, but can be revoked."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from api.auth import Caller
 from api.http import Answer, Call, Context, Handler, Refusal, parse_query
 from api.lag import LagSource
-from api.limits import SignIns
+from api.limits import Rates, SignIns
 from api.seals import Seals
 from api.sessions import OperatorSessions
 from schemas import exact_json
@@ -25,6 +25,7 @@ class Desk(Protocol):
     seals: Seals
     operator_sessions: OperatorSessions
     sign_ins: SignIns
+    session_rates: Rates
     lag: LagSource | None
 
     def wait_s(self, key: str, now_ms: int) -> int:

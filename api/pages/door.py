@@ -82,6 +82,8 @@ async def _begun(call: Call, desk: Desk, caller: auth.Caller) -> str:
     made = session.begun(kind, caller.key, call.now_ms)
     if caller.is_operator:
         desk.operator_sessions.begin(made.session_id)
+    elif wait_s := desk.session_rates.wait_s(caller.key, call.now_ms):
+        raise Refusal(429, "this key signs in too often", headers={"Retry-After": str(wait_s)})
     else:
         await desk.read(lambda context: sessions.begin(context.client, made.key, made.session_id, call.now_ms))
     return session.sealed(desk.seals, made, call.now_ms)
