@@ -44,6 +44,12 @@ def test_no_changed_seal_opens(data: st.DataObject) -> None:
     assert changed == made or ours.opened("p", changed, 5_000, 10) is None
 
 
+def test_seals_are_of_sha_256() -> None:
+    """The signature is an HMAC with SHA-256, not with the library's default."""
+    made = Seals([b"k" * 32]).seal("p", ["x"], 0)
+    assert len(base64.urlsafe_b64decode(made.rpartition(".")[2] + "=")) == 32
+
+
 def test_keys_are_rotated_without_a_break(tmp_path: Path) -> None:
     """With a new key appended older seals open and new ones are the new key's; with the old one removed they are dead."""
     old = seals.load(tmp_path).seal("p", ["x"], 0)
