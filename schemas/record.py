@@ -106,7 +106,18 @@ PUBLIC: Final = tuple(c for c in COLUMNS if c.name not in PRIVATE)
 
 def table_columns() -> str:
     """The column definitions of `mdrs` for `CREATE TABLE`; times are stored as differences."""
-    return ",\n    ".join(f"`{c.name}` {c.type} CODEC({_codec(c.type)})" for c in COLUMNS)
+    return _definitions(COLUMNS)
+
+
+def open_columns() -> str:
+    """The column definitions of `open_records` for `CREATE TABLE`: what views show, and the partition."""
+    record_type = "`record_type` LowCardinality(String)"
+    shown = tuple(c for c in COLUMNS if c.name != "facts")
+    return _definitions(shown).replace(record_type, f"{record_type} DEFAULT 'pending'")
+
+
+def _definitions(columns: tuple[Column, ...]) -> str:
+    return ",\n    ".join(f"`{c.name}` {c.type} CODEC({_codec(c.type)})" for c in columns)
 
 
 def public_columns() -> str:

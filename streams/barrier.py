@@ -210,14 +210,19 @@ class Barrier:
     def _write_records(self, taken: list[Rows], now_ms: int) -> list[Unstorable]:
         return self._store.write_records(folding.records(taken, now_ms))
 
+    def _write_open(self, rows: list[OpenRow], opened: list[Rows], now_ms: int) -> list[Unstorable]:
+        return self._store.write_open(rows, folding.records(opened, now_ms))
+
     async def _write_snapshots(self, cuts: list[_Cut], offsets: Offsets, now_ms: int) -> None:
         rows: list[OpenRow] = []
+        opened: list[Rows] = []
         marks: list[Checkpoint] = []
         snapshots = [(cut.partition, cut.snapshot) for cut in cuts if cut.snapshot is not None]
         for partition, snapshot in snapshots:
             rows += snapshot.rows
+            opened.append(Rows(partition.shard, snapshot.opened, [], []))
             marks.append(_checkpoint(partition.shard, self._partitions, snapshot, self.base | offsets, now_ms))
-        bad = await self._in_thread("open messages", self._store.write_open, rows) if rows else []
+        bad = await self._in_thread("open messages", self._write_open, rows, opened, now_ms) if rows else []
         await self._bury(bad)
         for partition, snapshot in ((p, s) for p, s in snapshots if s.adopted):
             # Only now do other rows hold what was adopted.

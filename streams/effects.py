@@ -47,7 +47,10 @@ class DeadLetter(NamedTuple):
 
 
 class OpenRow(NamedTuple):
-    """One row of `open_messages`; `part` is empty for a message, else it names a waiting receipt."""
+    """One row of `open_messages`; `part` is empty for a message, else it names a waiting receipt.
+
+    A deleted message has its `account_id` and `occurred_at` too: `open_records` is sorted by them.
+    """
 
     shard: int
     message_id: str
@@ -112,10 +115,12 @@ class Rows(NamedTuple):
 class Snapshot(NamedTuple):
     """What is open and changed since the last one, and where the partition stands.
 
-    `adopted` are receipts that leave `orphan_receipts`, once the rows that now hold them are durable.
+    `opened` are the messages among `rows`, as they were at the cut. `adopted` are receipts that leave
+    `orphan_receipts`, once the rows that now hold them are durable.
     """
 
     rows: list[OpenRow]
+    opened: list[Life]
     adopted: list[Receipt]
     frozen: dict[str, tuple[Life, bytes]]
     marks: dict[str, int]

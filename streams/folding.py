@@ -4,7 +4,7 @@
 straight into columns. A message that it does not expect it refuses: only that message is folded by the Python.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -42,6 +42,10 @@ class Block(NamedTuple):
     # Messages among which are those it was made of, and when inbound ones settled.
     taken: Sequence[Rows]
     now_ms: int
+
+    def only(self, names: Set[str]) -> "Block":
+        """The block without other columns."""
+        return self._replace(columns={name: values for name, values in self.columns.items() if name in names})
 
     def pieces(self) -> Generator[bytes, None, None]:
         """The block as an insert takes it, in pieces."""

@@ -105,7 +105,7 @@ class Lives:
         self._packing = Packing()
         self._unpacked: deque[str] = deque()
         self._dirty: set[str] = set()
-        self._gone: list[tuple[str, str, int]] = []
+        self._gone: list[OpenRow] = []
         self._asks: deque[tuple[int, str]] = deque()
         self._orphans: dict[str, list[tuple[Receipt, int]]] = {}
         self._flushing_orphans: dict[str, list[tuple[Receipt, int]]] = {}
@@ -151,9 +151,9 @@ class Lives:
         self._dirty.discard(mid)
         self._asking.discard(mid)
         self._leave_wheels(life)
-        if life.saved:
-            self._gone.append((mid, "", saved_version(life) + 1))
-        self._gone += [(mid, part, _PART_TOMBSTONE) for part in life.parts]
+        if life.saved and life.send is not None:
+            self._gone.append(self._tombstone(mid, life, life.send))
+        self._gone += self._part_tombstones(mid, life)
         life.saved, life.parts = False, ()
 
     def _leave_wheels(self, life: Life) -> None:
@@ -270,13 +270,19 @@ class Lives:
     def snapshot(self, now_ms: int) -> Snapshot:
         """What is open and changed since the last snapshot; call it together with `take`."""
         self._place_young()
-        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", v, 1) for mid, part, v in self._gone]
-        self._gone = []
+        rows, self._gone = self._gone, []
+        opened: list[Life] = []
         frozen: dict[str, tuple[Life, bytes]] = {}
         for mid in self._dirty:
             life = self.lives[mid]
             assert isinstance(life, Life)
-            rows += self._waiting_rows(mid, life) if life.send is None else self._part_tombstones(mid, life)
+            if life.send is None:
+                rows += self._waiting_rows(mid, life)
+            else:
+                rows += self._part_tombstones(mid, life)
+                life.saved, life.parts = True, ()
+                # A copy: receipts that come while it is written are of the next cut.
+                opened.append(Life(life.send, life.receipts))
             facts = _frozen(life)
             frozen[mid] = (life, facts)
             if life.send is not None:
@@ -286,12 +292,13 @@ class Lives:
         oldest_ms = min(recent.remembers_from_ms(now_ms) for recent in self._recent.values())
         counts = msgspec.structs.replace(self.counts)
         adopted, self._adopted = self._adopted, []
-        return Snapshot(rows, adopted, frozen, dict(self.marks), through, oldest_ms, len(self.lives), counts)
+        return Snapshot(rows, opened, adopted, frozen, dict(self.marks), through, oldest_ms, len(self.lives), counts)
 
     def _part_tombstones(self, mid: str, life: Life) -> list[OpenRow]:
-        rows = [OpenRow(self.shard, mid, part, "", 0, 0, b"", _PART_TOMBSTONE, 1) for part in life.parts]
-        life.saved, life.parts = True, ()
-        return rows
+        return [OpenRow(self.shard, mid, part, "", 0, 0, b"", _PART_TOMBSTONE, 1) for part in life.parts]
+
+    def _tombstone(self, mid: str, life: Life, send: Send) -> OpenRow:
+        return OpenRow(self.shard, mid, "", send.account_id, send.occurred_ms, 0, b"", saved_version(life) + 1, 1)
 
     def _open_row(self, mid: str, life: Life, send: Send, facts: bytes) -> OpenRow:
         at = send.occurred_ms, life.deadline_ms
@@ -335,13 +342,18 @@ class Lives:
                 return min(times)
         return _NEVER_MS
 
-    def restore(self, message_id: str, facts: bytes, deadline_ms: int, occurred_ms: int) -> None:
-        """Takes back an open message as it was saved."""
+    def restore(
+        self, message_id: str, facts: bytes, deadline_ms: int, occurred_ms: int, *, is_shown: bool = True
+    ) -> None:
+        """Takes back an open message as it was saved; one that is not shown is saved again with what shows it."""
         # Not `_kept` before it is packed: to be ready again soon is worth more.
         self.lives[message_id] = facts
         self._unpacked.append(message_id)
         self._ends.add(deadline_ms, message_id)
         self._occurred.add(occurred_ms, message_id)
+        if not is_shown:
+            self._thaw(message_id, facts)
+            self._dirty.add(message_id)
 
     def remember(self, direction: str, ids: Iterable[str], since_ms: int, now_ms: int) -> None:
         """Takes back the ids of records settled between two times."""

@@ -29,14 +29,14 @@ def load(store: Store, shards: Sequence[int], window_ms: int, now_ms: int) -> Re
     """Reads partitions back; blocks for the store, raises `Unavailable`."""
     stored = store.checkpoints()
     partitions = {shard: Partition(shard, window_ms, now_ms) for shard in shards}
-    for shard, message_id, part, facts, deadline_ms, occurred_ms, settled in store.open_rows(shards):
+    for shard, message_id, part, facts, deadline_ms, occurred_ms, settled, is_shown in store.open_rows(shards):
         mid = message_id.decode()
         if part:
             partitions[shard].restore_waiting(mid, part.decode(), facts)
         elif settled:
             partitions[shard].restore_settled(mid, facts, settled == 1)
         else:
-            partitions[shard].restore(mid, facts, deadline_ms, occurred_ms)
+            partitions[shard].restore(mid, facts, deadline_ms, occurred_ms, is_shown=is_shown)
     for shard, partition in partitions.items():
         _load_past(store, partition, stored.get(shard), now_ms)
     return Recovered(partitions, {at: offset for shard in shards for at, offset in _offsets(stored.get(shard))})

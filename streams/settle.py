@@ -15,7 +15,7 @@ from schemas.events import Receipt, Receive, Send
 from streams import join
 from streams.effects import Counts, Entry, Found, Held, Progress
 from streams.join import Life
-from streams.lives import REMEMBER_MS, Lives, saved_version
+from streams.lives import REMEMBER_MS, Lives
 from streams.recent import hashes, hashes_in
 
 _NOTHING: Final = Found({}, (), {})
@@ -372,7 +372,8 @@ class Partition(Lives):
         `is_known`: the record holds all that the row does. Else its receipts go the way of late ones.
         """
         saved = join.thaw(facts)
-        self._gone.append((message_id, "", saved_version(saved) + 1))
+        assert saved.send is not None
+        self._gone.append(self._tombstone(message_id, saved, saved.send))
         if not is_known:
             self._await_again(message_id, saved)
             self._dirty.add(message_id)  # the tombstone takes its receipts along

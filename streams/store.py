@@ -32,6 +32,7 @@ from streams.fold import Columns, columns_of
 from streams.folding import Block, Folded, Piece
 from streams.tables import (
     CHECKPOINT_COLUMNS,
+    GONE_COLUMNS,
     LOOKUP_BRIEF,
     LOOKUP_IDS,
     LOOKUP_ORPHANS,
@@ -40,6 +41,7 @@ from streams.tables import (
     OPEN_RECORDS,
     OPEN_ROWS,
     ORPHAN_COLUMNS,
+    SHOWN_COLUMNS,
     Checkpoint,
     orphan,
     orphan_row,
@@ -168,34 +170,52 @@ class Store:
 
         `wrote` is told of each piece that the store took.
         """
+        bad = self._write_pieces("mdrs", COLUMNS, records, wrote)
+        return [b if b.sources else b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
+
+    def write_open(self, rows: Sequence[OpenRow], opened: Columns | Folded) -> list[Unstorable]:
+        """Insert rows of `open_messages`, and into `open_records` the same messages as records.
+
+        A record is written after its row and deleted before it: none is left that no row stands for.
+        """
+        deleted = (r for r in rows if r.is_deleted and not r.part)
+        gone = [(r.shard, r.account_id, r.occurred_at, r.message_id, r.version, 1) for r in deleted]
+        self._write("open_records", GONE_COLUMNS, columns_of(gone))
+        bad = self._write("open_messages", OPEN_COLUMNS, columns_of(rows))
+        refused = {b.row[0]: b.detail for b in self._write_pieces("open_records", SHOWN_COLUMNS, opened)}
+        known = {b.row[_OPEN_ID] for b in bad}
+        bad += [Unstorable(r, refused[r.message_id]) for r in rows if r.message_id in refused.keys() - known]
+        return [b._replace(sources=join.sources(cast(bytes, b.row[_FACTS]))) for b in bad]
+
+    def _write_pieces(
+        self, table: str, columns: Sequence[Column], records: Columns | Folded, wrote: Wrote = _tell_nobody
+    ) -> list[Unstorable]:
         bad: list[Unstorable] = []
         for piece in records if isinstance(records, Folded) else [records]:
             if isinstance(piece, Unstorable):
                 bad.append(piece)
             elif isinstance(piece, Block):
-                bad += self._write_block(piece, wrote)
+                bad += self._write_block(table, columns, piece, wrote)
             else:
-                bad += self._write_columns(piece, wrote)
+                bad += self._write_columns(table, columns, piece, wrote)
         return bad
 
-    def _write_block(self, block: Block, wrote: Wrote) -> list[Unstorable]:
+    def _write_block(self, table: str, columns: Sequence[Column], block: Block, wrote: Wrote) -> list[Unstorable]:
         try:
-            self._insert_block(block)
+            self._insert_block(table, block.only({column.name for column in columns}))
         except Unavailable:
             raise
         except Exception:  # which row it is shows when they are halved
-            return self._write_columns(block.again(), wrote)
+            return self._write_columns(table, columns, block.again(), wrote)
         wrote(block)
         return []
 
-    def _write_columns(self, records: Columns, wrote: Wrote) -> list[Unstorable]:
-        bad = [bad for part in by_month(records) for bad in self._write("mdrs", COLUMNS, part, wrote)]
-        return [b._replace(sources=cast("tuple[str, ...]", b.row[_SOURCES])) for b in bad]
-
-    def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
-        """Inserts rows of `open_messages`."""
-        bad = self._write("open_messages", OPEN_COLUMNS, columns_of(rows))
-        return [b._replace(sources=join.sources(cast(bytes, b.row[_FACTS]))) for b in bad]
+    def _write_columns(
+        self, table: str, columns: Sequence[Column], records: Columns, wrote: Wrote
+    ) -> list[Unstorable]:
+        places = [COLUMNS.index(column) for column in columns]
+        parts = [[part[n] for n in places] for part in by_month(records)]
+        return [bad for part in parts for bad in self._write(table, columns, part, wrote)]
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """Inserts receipts that never met a message, each with the time it was given up."""
@@ -235,12 +255,12 @@ class Store:
         with _translated():
             self.client.insert_arrow(table, block, database=DATABASE, settings=_AS_IT_IS)
 
-    def _insert_block(self, block: Block) -> None:
+    def _insert_block(self, table: str, block: Block) -> None:
         embedded = self.url.startswith("chdb://")
         data = block.pieces() if embedded else bytes(cramjam.lz4.compress(b"".join(block.pieces())))
         packing = None if embedded else "lz4"
         with _translated():
-            self.client.raw_insert(f"{DATABASE}.mdrs", list(block.columns), data, _AS_IT_IS, "Native", packing)
+            self.client.raw_insert(f"{DATABASE}.{table}", list(block.columns), data, _AS_IT_IS, "Native", packing)
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -277,9 +297,10 @@ class Store:
         return {row[0]: Checkpoint(*row) for row in rows}
 
     def open_rows(self, shards: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-        """Live rows of `open_messages`: shard, message_id, part, facts, deadline and occurred_at in ms, settled.
+        """Live rows of `open_messages`: shard, message_id, part, facts, deadline and occurred_at in ms, settled, is_shown.
 
         `settled` is 0 for what is open; 1 for a message whose record holds as many facts, 2 for one that holds fewer.
+        `is_shown` is false for a message that `open_records` lacks.
         """
         known = {
             (account.encode(), at_ms, mid.encode()): version & 0xFFFFFFFF
@@ -288,10 +309,10 @@ class Store:
         for shard, table in self._open_tables(shards):
             for batch in table.to_batches(_ROWS_AT_ONCE):
                 rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-                for mid, part, facts, deadline_ms, at_ms, account, version in rows:
+                for mid, part, facts, deadline_ms, at_ms, account, version, is_shown in rows:
                     facts_known = 0 if part or not known else known.get((account, at_ms, mid), 0)
                     settled = 0 if not facts_known else 1 if facts_known >= version // 2 else 2
-                    yield shard, mid, part, facts, deadline_ms, at_ms, settled
+                    yield shard, mid, part, facts, deadline_ms, at_ms, settled, bool(is_shown)
 
     def _open_tables(self, shards: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Each shard's rows; those of the next are read while the caller makes something of these."""
@@ -356,6 +377,7 @@ def _translated() -> Iterator[None]:
 def _migrations() -> tuple[tuple[str, tuple[str, ...]], ...]:
     fill = {
         "{columns}": record.table_columns(),
+        "{open_columns}": record.open_columns(),
         "{public}": record.public_columns(),
         "{facts}": join.facts_type(),
         "{receipt}": join.receipt_type(),
@@ -375,4 +397,5 @@ def _statements(text: str, fill: dict[str, str]) -> Iterator[str]:
 
 _SOURCES: Final = [c.name for c in COLUMNS].index("timeline.source")
 _FACTS: Final = OpenRow._fields.index("facts")
+_OPEN_ID: Final = OpenRow._fields.index("message_id")
 _ORPHAN_SOURCE: Final = [c.name for c in ORPHAN_COLUMNS].index("source")

@@ -115,9 +115,9 @@ class Metered:
         aside("counting records", self._tally.wrote, written)
         return bad
 
-    def write_open(self, rows: Sequence[Any]) -> Any:
+    def write_open(self, rows: Sequence[Any], opened: Columns | Folded) -> Any:
         """See `Store.write_open`."""
-        return self._timed("open_messages", self._store.write_open, rows)
+        return self._timed("open_messages", self._store.write_open, rows, opened)
 
     def write_orphans(self, shard: int, orphans: Sequence[Any]) -> Any:
         """See `Store.write_orphans`."""

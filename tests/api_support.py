@@ -15,8 +15,9 @@ from litestar.testing import TestClient
 
 from api.app import AppConfig, create_app
 from api.auth import Issued
-from streams import join
+from streams import folding, join
 from streams.barrier import _checkpoint
+from streams.effects import Rows
 from streams.flow import Flow
 from streams.fold import columns_of, inbound_row, outbound_row
 from streams.simulate import Event, Plan, Truth, events, expected
@@ -65,7 +66,7 @@ def write(store: Store, flow: Flow, now_ms: int, offsets: dict[str, int]) -> Non
         assert not done or not store.write_records(columns_of(done))
         store.write_orphans(p.shard, rows.orphans)
         store.drop_orphans(p.shard, [(r, now_ms) for r in snapshot.adopted])
-        store.write_open(snapshot.rows)
+        store.write_open(snapshot.rows, folding.records([Rows(p.shard, snapshot.opened, [], [])], now_ms))
         store.write_checkpoints([_checkpoint(p.shard, 1, snapshot, at, now_ms)])
         p.saved(snapshot)
         p.written(now_ms)

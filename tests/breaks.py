@@ -42,11 +42,11 @@ WORKER: Final = (
     ),
     Break(
         "a settled message leaves no tombstone", "streams/lives.py",
-        'self._gone.append((mid, "", saved_version(life) + 1))', "pass", CORE,
+        "self._gone.append(self._tombstone(mid, life, life.send))", "pass", CORE,
     ),
     Break(
         "a tombstone outranks what another owner saved since", "streams/lives.py",
-        'self._gone.append((mid, "", saved_version(life) + 1))', 'self._gone.append((mid, "", 1 << 32))', CORE,
+        "saved_version(life) + 1, 1)", "1 << 32, 1)", CORE,
     ),
     Break(
         "a record of another owner is not remembered", "streams/settle.py",

@@ -65,7 +65,7 @@ class MemoryStore:
                 self.mdrs[key] = new
         return []
 
-    def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
+    def write_open(self, rows: Sequence[OpenRow], opened: Columns | Folded) -> list[Unstorable]:
         self.before_write("open messages")
         for row in rows:
             key = (row.message_id, row.part)

@@ -130,7 +130,7 @@ def test_offsets_move_last() -> None:
 
     outside = run(work).outside
     named = [s.removeprefix("after ") for s in outside.said if not s.startswith("before")]
-    assert named == ["dead letters", "records", "open", "checkpoint", "commit"]
+    assert named == ["dead letters", "records", "open", "open records", "checkpoint", "commit"]
     assert outside.committed == {("sends", 0): 4, ("receipts", 0): 2}
 
 

@@ -7,14 +7,15 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from schemas.record import COLUMNS
-from streams import join
-from streams.effects import OpenRow
+from schemas.record import COLUMNS, PUBLIC, Column
+from streams import folding, join, recovery
+from streams.effects import OpenRow, Rows
 from streams.fold import columns_of, inbound_row, outbound_row
 from streams.join import Life
 from streams.lives import saved_version
-from streams.store import Store, Unavailable
-from streams.tables import Checkpoint
+from streams import store as store_module
+from streams.store import Store, Unavailable, Unstorable
+from streams.tables import OPEN_COLUMNS, Checkpoint, select_columns
 from tests.chserver import Fault
 from tests.entries import NOON_MS, read
 from tests.rows import began_with
@@ -25,7 +26,7 @@ DAY_MS: Final = 86_400_000
 NAMES: Final = [c.name for c in COLUMNS]
 
 
-TABLES: Final = ("mdrs", "open_messages", "orphan_log", "checkpoints")
+TABLES: Final = ("mdrs", "open_messages", "open_records", "orphan_log", "checkpoints")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,13 @@ def open_row(message_id: str, receipts: int = 0, part: str = "", *, deleted: boo
     version = saved_version(life) + deleted
     facts = b"" if deleted else msgspec.json.encode(life)
     return OpenRow(3, message_id, part, "a1", NOON_MS, NOON_MS + 5_000, facts, version, int(deleted))
+
+
+def save(store: Any, rows: list[OpenRow]) -> list[Unstorable]:
+    """Writes rows as the worker does: beside each open message the record that it would be now."""
+    lives = [join.thaw(r.facts) for r in rows if not r.is_deleted and not r.part]
+    refused: list[Unstorable] = store.write_open(rows, folding.records([Rows(3, lives, [], [])], NOON_MS))
+    return refused
 
 
 def checkpoint(shard: int, version: int, **more: int) -> Checkpoint:
@@ -175,20 +183,20 @@ def test_what_is_not_known_is_not_found(store: Any) -> None:
 
 def test_what_is_open_comes_back_and_tombstones_win(store: Any) -> None:
     """An open row is found with its facts until its tombstone, and then again only if it knows more."""
-    store.write_open([open_row("m1", 1), open_row("m2"), open_row("m2", part="p1")])
-    store.write_open([open_row("m2", 1, deleted=True)])
-    store.write_open([open_row("m2", 1)])
+    save(store, [open_row("m1", 1), open_row("m2"), open_row("m2", part="p1")])
+    save(store, [open_row("m2", 1, deleted=True)])
+    save(store, [open_row("m2", 1)])
     rows = sorted(store.open_rows([3]))
     assert [(r[1], r[2]) for r in rows] == [(b"m1", b""), (b"m2", b"p1")]
-    assert rows[0][3:] == (open_row("m1", 1).facts, NOON_MS + 5_000, NOON_MS, 0)
+    assert rows[0][3:] == (open_row("m1", 1).facts, NOON_MS + 5_000, NOON_MS, 0, True)
     assert list(store.open_rows([0])) == []
-    store.write_open([open_row("m2", 2)])
+    save(store, [open_row("m2", 2)])
     assert [r[3] for r in store.open_rows([3]) if r[1:3] == (b"m2", b"")] == [open_row("m2", 2).facts]
 
 
 def test_an_open_row_says_whether_its_message_is_settled(store: Any) -> None:
     """0: no record. 1: the record holds as many facts. 2: it holds fewer."""
-    store.write_open([open_row("m1", 1), open_row("m2", 1), open_row("m3", 1)])
+    save(store, [open_row("m1", 1), open_row("m2", 1), open_row("m3", 1)])
     store.write_records(columns_of([outbound("m2", 2), outbound("m3", 0), inbound("m1")]))
     assert {r[1]: r[6] for r in store.open_rows([3])} == {b"m1": 0, b"m2": 1, b"m3": 2}
 
@@ -247,10 +255,73 @@ def test_each_message_is_shown_once(real: Store) -> None:
     """`mdr` has a record once, in its latest version; `messages` also what is open, and nothing twice."""
     real.write_records(columns_of([outbound("m1", 1)]))
     real.write_records(columns_of([outbound("m1", 3)]))
-    real.write_open([open_row("m1"), open_row("m2")])
+    save(real, [open_row("m1"), open_row("m2")])
     ask = "SELECT message_id, record_type FROM {} ORDER BY message_id"
     assert real.query(ask.format("mdr"), {}) == [("m1", "complete")]
     assert real.query(ask.format("messages"), {}) == [("m1", "complete"), ("m2", "pending")]
+
+
+def test_an_open_message_is_shown_as_its_record_would_be(real: Store) -> None:
+    """Each column that `pending` shows of an open message is the fold's, in its latest version, until it is settled."""
+    send = read("sends", message_id="m1", **FULL)
+    receipt = read("receipts", 7, message_id="m1", event_id="r0", state="sent", provider="p1", mcc="311", rate="0.5")
+    for receipts in ((), (receipt,)):
+        life = Life(send, receipts, NOON_MS + 5_000)
+        row = OpenRow(3, "m1", "", "a1", NOON_MS, NOON_MS + 5_000, msgspec.json.encode(life), saved_version(life), 0)
+        save(real, [row])
+        shown = real.query(f"SELECT {select_columns(PUBLIC)} FROM pending AS t", {})
+        expected = dict(zip(NAMES, outbound_row(life, send, 3), strict=True)) | {"record_type": "pending"}
+        assert [dict(zip([c.name for c in PUBLIC], map(plain, row), strict=True)) for row in shown] == [
+            {name: plain(expected[name]) for name in (c.name for c in PUBLIC)}
+        ]
+    save(real, [open_row("m1", 1, deleted=True)])
+    assert real.query("SELECT * FROM pending", {}) == []
+    save(real, [open_row("m1", 1)])
+    assert real.query("SELECT * FROM pending", {}) == []
+
+
+def test_what_is_open_and_not_shown_is_saved_again(real: Store) -> None:
+    """An open message without its record, by a crash or an older worker, gets it with the next checkpoint after recovery."""
+    save(real, [open_row("m1")])
+    real._write("open_messages", OPEN_COLUMNS, columns_of([open_row("m1", 1), open_row("m2"), open_row("m3", part="p")]))
+    for missing in ({"m1", "m2"}, set()):
+        partition = recovery.load(real, [3], 60_000, NOON_MS).partitions[3]
+        snapshot = partition.snapshot(NOON_MS)
+        assert {life.send.message_id for life in snapshot.opened if life.send} == missing
+        real.write_open(snapshot.rows, folding.records([Rows(3, snapshot.opened, [], [])], NOON_MS))
+    shown = real.query("SELECT message_id, length(timeline.event_id), shard FROM open_records FINAL ORDER BY message_id", {})
+    assert shown == [("m1", 2, 3), ("m2", 1, 3)]
+
+
+def plain(value: Any) -> Any:
+    """A value whether its list came as a tuple or not."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_what_an_older_version_saved_is_shown_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of an older version ends equal to one that is new: open messages get their records as it is migrated."""
+    sends = [read("sends", message_id=f"m{n}", **(FULL if n % 2 else {})) for n in range(6)]
+    more: dict[str, Any] = {"provider": "p1", "mnc": "07", "carrier_fee": "1.5", "error_code": "e", "vendor_error_code": "v"}
+    receipts = [read("receipts", n, message_id=f"m{n}", event_id="r", state="sent", **more) for n in range(6)]
+    lives = [Life(send, (receipts[n],) if n < 3 else (), NOON_MS) for n, send in enumerate(sends)]
+    rows = [
+        OpenRow(3, f"m{n}", "", "a1", NOON_MS, NOON_MS, msgspec.json.encode(life), saved_version(life), 0)
+        for n, life in enumerate(lives)
+    ]
+    old = Store(f"chdb://{tmp_path / 'chdb'}")
+    whole = store_module._migrations()
+    monkeypatch.setattr(store_module, "_migrations", lambda: whole[:4])
+    old.migrate(90, 30)
+    old._write("open_messages", OPEN_COLUMNS, columns_of([*rows, open_row("m9", deleted=True), open_row("m8", part="p")]))
+    monkeypatch.undo()
+    assert old.migrate(90, 30) == [name for name, _ in whole[4:]]
+    assert old.migrate(90, 30) == []
+    ask = f"SELECT {select_columns((*PUBLIC, Column('saved', 'UInt64'), Column('is_deleted', 'UInt8')))} FROM open_records AS t"
+    migrated = old.query(f"{ask} ORDER BY message_id", {})
+    old.command("TRUNCATE TABLE open_records", {})
+    save(old, rows)
+    assert len(migrated) == 6 and migrated == old.query(f"{ask} ORDER BY message_id", {})
+    old.close()
 
 
 def test_adopted_orphans_are_not_shown(real: Store) -> None:
@@ -303,7 +374,7 @@ def test_a_row_the_server_refuses_is_halved_out(served: Served, server: Store) -
     served.fault(Fault("marker", marker="unbearable", code=117))
     rows = [outbound(f"m{n}", user_data="unbearable" if n == 11 else "fine") for n in range(20)]
     assert [b.row[0] for b in server.write_records(columns_of(rows))] == ["m11"]
-    (bad,) = server.write_open([open_row("m1"), open_row("unbearable"), open_row("m3")])
+    (bad,) = save(server, [open_row("m1"), open_row("unbearable"), open_row("m3")])
     assert (bad.row[1], bad.sources) == ("unbearable", ("mdr.sends:0:0",))
     orphans = [(read("receipts", 5, message_id=m, event_id="r"), NOON_MS) for m in ("m1", "unbearable")]
     assert [b.sources for b in server.write_orphans(3, orphans)] == [("mdr.receipts:0:5",)]

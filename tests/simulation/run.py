@@ -293,6 +293,9 @@ class Run:
             left = [r.message_id for r in self.tables.open.values() if not r.is_deleted]
             result.wrong.append(f"not done after {CALM_MS // 1000} s of calm: committed and end {behind}, open {left}")
             return
+        shown = [key for key, (_, row) in self.tables.shown.items() if row is not None]
+        if shown:
+            result.wrong.append(f"shown as open after all was settled: {shown}")
         log = [
             (e.topic.removeprefix(PREFIX), e.partition, e.offset, e.timestamp, e.key, e.value, self.world.now_ms)
             for entries in self.broker.logs.values()

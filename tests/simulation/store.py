@@ -21,6 +21,7 @@ from tests.rows import began_with, rows_of
 
 Row = tuple[Any, ...]
 _AT = {c.name: n for n, c in enumerate(COLUMNS)}
+_TIMELINE = _AT["timeline.event_id"]
 _KEY = [_AT[name] for name in ("account_id", "occurred_at", "message_id", "direction")]
 
 
@@ -31,6 +32,7 @@ class Tables:
         self.mdrs: dict[Row, Row] = {}
         self.written: list[tuple[int, str, str, int]] = []  # shard, message_id, direction, settled_at of every row
         self.open: dict[tuple[int, str, str], OpenRow] = {}
+        self.shown: dict[Row, tuple[int, Row | None]] = {}  # version, and the record of what is still open
         self.orphans: dict[Row, tuple[int, int, int, Receipt, int]] = {}  # version, is_deleted, shard, receipt, at
         self.checkpoints: dict[int, Checkpoint] = {}
 
@@ -80,8 +82,9 @@ class MemoryStore:
         shard, at = row[_AT["shard"]], row[_AT["settled_at"]]
         self.tables.written.append((shard, row[_AT["message_id"]], row[_AT["direction"]], at))
 
-    def write_open(self, rows: Sequence[OpenRow]) -> list[Unstorable]:
-        """All rows in one insert."""
+    def write_open(self, rows: Sequence[OpenRow], opened: Columns | Folded) -> list[Unstorable]:
+        """One insert each of what is gone, of the records and of the rows."""
+        self._show(((r.account_id, r.occurred_at, r.message_id), r.version, None) for r in rows if r.is_deleted and not r.part)
         if rows:
             self._point("before open")
         for row in rows:
@@ -91,7 +94,15 @@ class MemoryStore:
                 self.tables.open[key] = row
         if rows:
             self._point("after open")
+        self._show((tuple(r[n] for n in _KEY[:3]), 2 * len(r[_TIMELINE]), tuple(r)) for r in rows_of(opened))
+        if rows:
+            self._point("after open records")
         return []
+
+    def _show(self, rows: Iterable[tuple[Row, int, Row | None]]) -> None:
+        for key, version, row in rows:
+            if key not in self.tables.shown or version >= self.tables.shown[key][0]:
+                self.tables.shown[key] = version, row
 
     def write_orphans(self, shard: int, orphans: Sequence[tuple[Receipt, int]]) -> list[Unstorable]:
         """All rows in one insert."""
@@ -152,7 +163,7 @@ class MemoryStore:
         return dict(self.tables.checkpoints)
 
     def open_rows(self, shards: Sequence[int]) -> Iterable[Row]:
-        """Rows that are not deleted; texts as bytes; at the end what the record of the message knows."""
+        """Rows that are not deleted; texts as bytes; then what the record of the message knows, and whether it is shown."""
         self._point("recovery: open")
         rows = [r for r in self.tables.open.values() if r.shard in shards and not r.is_deleted]
         rows.sort(key=lambda r: (r.shard, r.message_id, r.part))
@@ -164,6 +175,7 @@ class MemoryStore:
             (
                 r.shard, r.message_id.encode(), r.part.encode(), r.facts, r.deadline, r.occurred_at,
                 0 if r.part or r.message_id not in known else 1 if known[r.message_id] % (1 << 32) >= r.version // 2 else 2,
+                bool(r.part) or self.tables.shown.get((r.account_id, r.occurred_at, r.message_id), (0,))[0] >= r.version,
             )
             for r in rows
         ]  # fmt: skip
