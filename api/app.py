@@ -37,7 +37,6 @@ from api.pages import html
 from api.pages import routes as pages
 from api.pages.desk import Page
 from api.patience import Patient, Side, Wait
-from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
 from api.routes import ROUTES, VIEWS, allowed, face_of
@@ -80,8 +79,8 @@ class AppConfig(msgspec.Struct, frozen=True):
     """What the HTTP side is given.
 
     `connect` makes a client, which is then used by one thread only. `health` is the worker's state (`live`, `ready`,
-    `reasons`), `lag` watches over it, `metrics` are its numbers for Prometheus, `fold` its way from stored facts to a
-    row, `letters` reads the dead letters from their topic, `check` compares log and store; None where there is none.
+    `reasons`), `lag` watches over it, `metrics` are its numbers for Prometheus, `letters` reads the dead letters from
+    their topic, `check` compares log and store; None where there is none.
     """
 
     connect: Callable[[], Client]
@@ -92,7 +91,6 @@ class AppConfig(msgspec.Struct, frozen=True):
     health: Callable[[], dict[str, Any]] | None = None
     lag: LagSource | None = None
     metrics: Callable[[], bytes] | None = None
-    fold: Fold | None = None
     letters: Letters | None = None
     check: Callable[[], dict[str, Any]] | None = None
     report_days: int = 30
@@ -114,7 +112,6 @@ class _Context:
         self.shelf = app.shelf
         self.wake = app.builder.wake
         self.report_days = app.config.report_days
-        self.fold = app.config.fold
         self.letters = app.config.letters
         self.check = app.config.check
         self.lag = app.config.lag

@@ -5,7 +5,6 @@ from typing import Any, Final
 from api import query, story
 from api.dead_letters import Filter, Letters
 from api.http import Answer, Call, Context, Refusal, json_answer, single
-from api.pending import Fold
 from api.query import Client, Scope
 
 _LETTERS_MAX: Final = 100
@@ -23,17 +22,16 @@ def trace(call: Call, context: Context) -> Answer:
     """All that is known of a message id; of an unknown one perhaps orphans and dead letters."""
     single(call, ())
     told = known(
-        context.client, call.caller.scope, call.names["message_id"], context.fold, context.letters,
-        call.caller.may_see_bodies,
+        context.client, call.caller.scope, call.names["message_id"], context.letters, call.caller.may_see_bodies,
     )  # fmt: skip
     return json_answer(told | {"settled_through": context.settled_through()})
 
 
 def known(
-    client: Client, scope: Scope, message_id: str, fold: Fold | None, letters: Letters | None, may_see: bool
+    client: Client, scope: Scope, message_id: str, letters: Letters | None, may_see: bool
 ) -> dict[str, Any]:
     """The records of an id with gaps and what settled them, and its receipts and dead letters without a record."""
-    found = [query.record(client, scope, message_id, direction, fold) for direction in query.DIRECTIONS]
+    found = [query.record(client, scope, message_id, direction) for direction in query.DIRECTIONS]
     dead, why = _letters(letters, message_id, may_see)
     return {
         "message_id": message_id, "records": [_told(client, scope, record) for record in found if record is not None],

@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 import orjson
 
 from api.auth import Caller
-from api.pending import Fold
 from api.query import Client
 from api.reports import Shelf
 from api.seals import Seals
@@ -70,7 +69,6 @@ class Context(Protocol):
     client: Client
     shelf: Shelf
     report_days: int
-    fold: Fold | None
     letters: "Letters | None"
     check: Callable[[], dict[str, Any]] | None
     lag: "LagSource | None"
@@ -188,8 +186,3 @@ def json_body(call: Call, status: int = 400) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refusal(status, "the body is not a JSON object")
     return value
-
-
-def phone(text: str) -> str:
-    """A number filter whose `+` a URL turned into a blank."""
-    return "+" + text[1:] if re.match(r" [0-9]", text) else text

@@ -23,7 +23,7 @@ def flowroute_list(call: Call, context: Context) -> Answer:
     asked = flowroute.parse(given, call.now_ms)
     headers = _settled(context)
     ask = Listing(
-        call.caller.scope, asked.span, EVERYTHING, True, asked.limit + 1, offset=asked.offset, fold=context.fold
+        call.caller.scope, asked.span, EVERYTHING, True, asked.limit + 1, offset=asked.offset
     )
     rows = query.listing(context.client, ask)
     links = {}
@@ -44,10 +44,10 @@ def flowroute_one(call: Call, context: Context) -> Answer:
     mdr_id = call.names["mdr_id"]
     candidates = flowroute.candidates(mdr_id)
     row = next(
-        filter(None, (query.record(context.client, call.caller.scope, c, fold=context.fold) for c in candidates)), None
+        filter(None, (query.record(context.client, call.caller.scope, c) for c in candidates)), None
     )
     if row is None and candidates:
-        ask = Listing(call.caller.scope, _EVER, flowroute.means(mdr_id), True, 1, fold=context.fold)
+        ask = Listing(call.caller.scope, _EVER, flowroute.means(mdr_id), True, 1)
         row = next(iter(query.listing(context.client, ask)), None)
     if row is None:
         raise Refusal(404, "there is no such message", "id")
@@ -68,7 +68,7 @@ def plivo_list(call: Call, context: Context) -> Answer:
     asked = plivo.parse(given, call.now_ms)
     headers = _settled(context)
     ask = Listing(
-        call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset, fold=context.fold
+        call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset
     )
     rows = query.listing(context.client, ask)
     path = plivo.messages_path(auth_id)
@@ -92,7 +92,7 @@ def plivo_one(call: Call, context: Context) -> Answer:
     auth_id = _plivo_account(call)
     single(call, ())
     headers = _settled(context)
-    row = query.record(context.client, call.caller.scope, call.names["message_uuid"], fold=context.fold)
+    row = query.record(context.client, call.caller.scope, call.names["message_uuid"])
     if row is None:
         raise Refusal(404, "there is no such message", "message_uuid")
     return json_answer({"api_id": str(uuid.uuid4()), **plivo.render(row, auth_id)}, headers=headers)
@@ -116,7 +116,7 @@ def carrierx_list(call: Call, context: Context) -> Answer:
     headers = _settled(context)
     ask = Listing(
         call.caller.scope, asked.span, asked.where, True, asked.limit + 1, offset=asked.offset, order=asked.order,
-        descending=asked.descending, fold=context.fold,
+        descending=asked.descending,
     )  # fmt: skip
     total = query.count(context.client, ask)
     rows, has_more, has_less = _carrierx_page(call, context, asked, ask)
@@ -145,7 +145,7 @@ def _carrierx_page(
 
 
 def _key(call: Call, context: Context, name: str, dr_sid: str) -> Key:
-    row = query.record(context.client, call.caller.scope, dr_sid, fold=context.fold)
+    row = query.record(context.client, call.caller.scope, dr_sid)
     if row is None:
         raise Refusal(400, f"{name} is not the dr_sid of a message", name)
     return query.key_of(row)
@@ -179,7 +179,7 @@ def carrierx_one(call: Call, context: Context) -> Answer:
     """One message, bare."""
     asked = carrierx.parse(single(call, ("fields", "includeFields")), call.now_ms)
     headers = _settled(context)
-    row = query.record(context.client, call.caller.scope, call.names["dr_sid"], fold=context.fold)
+    row = query.record(context.client, call.caller.scope, call.names["dr_sid"])
     if row is None:
         raise Refusal(404, "there is no such message", "dr_sid")
     return json_answer(_chosen(carrierx.render(row), asked.fields), headers=headers)

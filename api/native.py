@@ -11,13 +11,14 @@ from api.http import (
     Refusal,
     json_answer,
     json_body,
-    phone,
     single,
     whole_number,
     with_query,
 )
 from api.query import Range
-from api.where import ATTRIBUTES, NUMBERS, SCALARS, TIMES, Condition, Every, Is
+from api.vendors.shared import number_filter
+from api.where import ATTRIBUTES, NUMBERS, SCALARS, TIMES, Condition, Every, Is, Some
+from schemas.states import RANK, RECEIVED
 from schemas.times import format_rfc3339, parse_rfc3339
 
 DAY_MS: Final = 86_400_000
@@ -28,6 +29,10 @@ _INT_MAX: Final = 2**63 - 1
 _KEY_MAX: Final = 64
 _PAGING: Final = ("start", "end", "limit", "cursor", "include")
 _PHONES: Final = frozenset({"from_number", "to_number", "external_number", "billing_number"})
+_WORDS: Final = {
+    "state": (*RANK, RECEIVED), "direction": ("inbound", "outbound"),
+    "record_type": ("complete", "incomplete", "error", "pending"),
+}  # fmt: skip
 
 
 def records(call: Call, context: Context) -> Answer:
@@ -41,7 +46,7 @@ def records(call: Call, context: Context) -> Answer:
     try:
         page = query.records_page(
             context.client, call.caller.scope, span, filters_of(call.query, _PAGING), limit, asked.get("cursor"),
-            include == "pending", context.settled_through(), context.fold,
+            include == "pending", context.settled_through(),
         )  # fmt: skip
     except query.BadCursor:
         raise Refusal(400, "cursor is none that this server gave out", "cursor") from None
@@ -55,7 +60,7 @@ def record(call: Call, context: Context) -> Answer:
     if direction not in (None, "inbound", "outbound"):
         raise Refusal(400, "direction is inbound or outbound", "direction")
     settled = context.settled_through()
-    found = query.record(context.client, call.caller.scope, call.names["message_id"], direction, context.fold)
+    found = query.record(context.client, call.caller.scope, call.names["message_id"], direction)
     if found is None:
         raise Refusal(404, "there is no such record", "message_id")
     return json_answer(found | {"settled_through": settled})
@@ -167,7 +172,7 @@ def filters_of(pairs: Iterable[tuple[str, str]], others: Iterable[str]) -> Condi
     return Every(tuple(_filter(name, given) for name, given in values.items()))
 
 
-def _filter(name: str, given: list[str]) -> Is:
+def _filter(name: str, given: list[str]) -> Condition:
     if len(given) > VALUES_MAX:
         raise Refusal(400, f"{name} is given more than {VALUES_MAX} times", name)
     if name == "tags":
@@ -180,7 +185,21 @@ def _filter(name: str, given: list[str]) -> Is:
         return Is(name, "in", [_instant(name, text) for text in given])
     if name in NUMBERS:
         return Is(name, "in", [_number(name, text) for text in given])
-    return Is(name, "in", [phone(text) for text in given] if name in _PHONES else given)
+    if name in _PHONES:
+        return Some(tuple(number_filter(name, text) for text in given))
+    return Is(name, "in", [_word(name, text) for text in given])
+
+
+def _word(name: str, text: str) -> str:
+    """A value of a column, in the case in which it is stored where that is one of few words."""
+    if name == "country":
+        if text and not (len(text) == 2 and text.isascii() and text.isalpha()):
+            raise Refusal(400, "country is two letters, or nothing", name)
+        return text.upper()
+    words = _WORDS.get(name)
+    if words and text.lower() not in words:
+        raise Refusal(400, f"{name} is none of {', '.join(words)}", name)
+    return text.lower() if words else text
 
 
 def _number(name: str, text: str) -> int:

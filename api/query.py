@@ -1,26 +1,35 @@
 """Records in a range: the one query model that the native API, the vendors' views and the command line share.
 
 Synchronous; a client is used by one thread at a time. The tenancy predicate is part of every statement made here.
-Settled records come from `mdrs` in their latest version; what is open comes from `open_messages`. Pages go by key
-(`occurred_at`, `message_id`, `direction`, `account_id`), all immutable, so a page neither repeats nor skips a record
-while others arrive, and the hundredth costs what the first costs.
+Settled records come from `mdrs` in their latest version; open ones come from `open_records`, which has the same columns
+and is sorted alike. Pages go by key (`occurred_at`, `message_id`, `direction`, `account_id`), all immutable, so a page
+neither repeats nor skips a record while others arrive, and the hundredth costs what the first costs.
 """
 
 # ruff: noqa: S608  # every statement is made of allow-listed names and placeholders of bound parameters
 
 import re
-import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from api import pending
 from api.cursor import BadCursor, Key, decode_cursor, encode_cursor, key_of
-from api.pending import Fold
-from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, condition_sql, range_sql, scope_sql
+from api.where import (
+    EVERYTHING,
+    Binder,
+    Condition,
+    Every,
+    Is,
+    Range,
+    Scope,
+    Sort,
+    condition_sql,
+    order_sql,
+    range_sql,
+    scope_sql,
+)
 from schemas import exact_json
 from schemas.record import PUBLIC
 from schemas.times import format_rfc3339
@@ -33,12 +42,18 @@ __all__ = [
 QUERY_SECONDS_MAX: Final = 30
 _TOO_SLOW: Final = f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows"
 DIRECTIONS: Final = ("outbound", "inbound")
-_FOLD_BATCH: Final = 2_000
 _WINDOW_ROWS_MIN: Final = 30
 _WINDOW_MS_A_ROW: Final = 60_000
 _WINDOW_GROWTH: Final = 48
-_FOLD_BATCH_MAX: Final = 20_000
+_OPEN_GROWTH: Final = 8
+_OPEN_PAGE_MAX: Final = 1_000
 _KEY: Final = ("occurred_at", "message_id", "direction", "account_id")
+_SETTLED: Final = "mdr.mdrs"
+_OPEN: Final = "mdr.open_records"
+# As the tables are sorted.
+_ROW_KEY: Final = "account_id, occurred_at, message_id, direction"
+_OPEN_KEY: Final = "account_id, occurred_at, message_id"
+_OPEN_SINCE: Final = "(SELECT min(settled_through) FROM mdr.checkpoints FINAL)"
 _COLUMNS: Final = ", ".join(f"`{c.name}`" for c in PUBLIC)
 _TIMELINE: Final = tuple(c.name for c in PUBLIC if c.name.startswith("timeline."))
 _TIMELINE_KEYS: Final = tuple(name.removeprefix("timeline.") for name in _TIMELINE)
@@ -98,11 +113,9 @@ class Listing(NamedTuple):
     after: Key | None = None
     before: Key | None = None
     offset: int = 0
-    order: tuple[tuple[str, bool], ...] = ()
-    """Columns and whether they descend, before the key; empty is the key alone."""
+    order: tuple[Sort, ...] = ()
+    """What comes before the key; empty is the key alone."""
     descending: bool = False
-    fold: Fold | None = None
-    """Makes rows of open messages; without it the view `pending` does, slowly."""
 
 
 def records_page(
@@ -114,28 +127,25 @@ def records_page(
     cursor: str | None,
     include_pending: bool,
     settled: str,
-    fold: Fold | None = None,
 ) -> Page:
     """A page of records in [start, end) of `occurred_at`, oldest first; raises `BadCursor` and `QueryError`.
 
     `settled` is how far records were settled before the page is read.
     """
     after = None if cursor is None else decode_cursor(cursor)
-    rows = listing(client, Listing(scope, span, where, include_pending, limit + 1, after, fold=fold))
+    rows = listing(client, Listing(scope, span, where, include_pending, limit + 1, after))
     more = rows[limit - 1] if len(rows) > limit else None
     return Page(rows[:limit], encode_cursor(key_of(more)) if more else None, settled)
 
 
-def record(
-    client: Client, scope: Scope, message_id: str, direction: str | None = None, fold: Fold | None = None
-) -> dict[str, Any] | None:
+def record(client: Client, scope: Scope, message_id: str, direction: str | None = None) -> dict[str, Any] | None:
     """One record or open message; outbound unless asked otherwise or there is only an inbound one."""
     found = _settled_by_id(client, scope, message_id, direction)
     if direction == "inbound" or (found and found["direction"] == "outbound"):
         return found
-    opened = _open_by_id(client, scope, message_id, fold)
+    opened = _open_by_id(client, scope, message_id)
     # What was open at the first look may have been settled before the second.
-    return opened[0] if opened else _settled_by_id(client, scope, message_id, "outbound") or found
+    return opened or _settled_by_id(client, scope, message_id, "outbound") or found
 
 
 def _settled_by_id(client: Client, scope: Scope, message_id: str, direction: str | None) -> dict[str, Any] | None:
@@ -153,26 +163,24 @@ def _settled_by_id(client: Client, scope: Scope, message_id: str, direction: str
 def listing(client: Client, ask: Listing) -> list[dict[str, Any]]:
     """The records asked for, in order; an open message that was settled meanwhile is shown settled."""
     ask = ask._replace(scope=_narrowed(ask.scope, ask.where))
-    if not ask.pending:
+    opened = _where_open(client, ask) if ask.pending else None
+    if opened is None:
         return _settled(client, ask)
-    # Both sides must reach as far as the offset does before they can be merged.
-    deep = ask._replace(limit=ask.limit + ask.offset, offset=0)
-    opened = _opened(client, deep)
-    if not opened:
-        return _settled(client, ask)
-    merged = {key_of(r): r for r in opened} | {key_of(r): r for r in _settled(client, deep)}
-    return _sorted(merged, ask)[ask.offset : ask.offset + ask.limit]
+    if ask.order or ask.offset:
+        return _mixed(client, ask, opened)
+    # What is open is read first: what is settled between the two is then found at least once.
+    found = {key_of(r): r for r in _opened(client, opened)}
+    found |= {key_of(r): r for r in _settled(client, ask)}
+    return [found[key] for key in sorted(found, reverse=ask.descending)[: ask.limit]]
 
 
 def count(client: Client, ask: Listing) -> int:
     """How many records a listing has without limit, offset and keyset."""
+    ask = ask._replace(scope=_narrowed(ask.scope, ask.where), order=())
+    opened = _where_open(client, ask) if ask.pending else None
     b = Binder()
-    sql = f"SELECT count() AS n FROM mdr.mdrs FINAL WHERE {_matches(ask, b)}"
-    settled = int(select(client, sql, b)[0]["n"])
-    if not ask.pending:
-        return settled
-    every = ask._replace(limit=1 << 31, offset=0, after=None, before=None, order=())
-    return settled + len(_opened(client, every))
+    sql = f"SELECT count() AS n FROM ({_keys_sql(ask, opened, b)})"
+    return int(select(client, sql, b)[0]["n"])
 
 
 def settled_through(client: Client) -> str:
@@ -269,11 +277,11 @@ def _read(client: Client, ask: Listing) -> list[dict[str, Any]]:
     tail = f" ORDER BY {order} LIMIT {b.bind(ask.limit, 'UInt32')} OFFSET {b.bind(ask.offset, 'UInt32')}"
     where = f"{_matches(ask, b)}{_keyset_sql(ask, b)}"
     if ask.scope.accounts is not None and len(ask.scope.accounts) == 1 and not ask.offset and not ask.order:
-        return select(client, f"SELECT {_COLUMNS} FROM mdr.mdrs FINAL WHERE {where}{tail}", b, _NARROW)
+        return select(client, f"SELECT {_COLUMNS} FROM {_SETTLED} FINAL WHERE {where}{tail}", b, _NARROW)
     # Not in the order of the table: narrow rows are sorted first, and only the page is read in full.
-    key = ", ".join(("account_id", *_KEY[:3]))
-    page = f"SELECT {key} FROM mdr.mdrs FINAL WHERE {where}{tail}"
-    return select(client, f"SELECT {_COLUMNS} FROM mdr.mdrs FINAL WHERE ({key}) IN ({page}) ORDER BY {order}", b)
+    page = f"SELECT {_ROW_KEY} FROM {_SETTLED} FINAL WHERE {where}{tail}"
+    sql = f"SELECT {_COLUMNS} FROM {_SETTLED} FINAL WHERE ({_ROW_KEY}) IN ({page}) ORDER BY {order}"
+    return select(client, sql, b)
 
 
 def _matches(ask: Listing, b: Binder) -> str:
@@ -295,73 +303,112 @@ def _beyond(key: Key, compare: str, b: Binder) -> str:
 
 def _order_sql(ask: Listing) -> str:
     tail = " DESC" if ask.descending else ""
-    first = [f"`{column}`{' DESC' if down else ''}" for column, down in ask.order]
+    first = [f"{order_sql(sort.by)}{' DESC' if sort.descending else ''}" for sort in ask.order]
     single = ask.scope.accounts is not None and len(ask.scope.accounts) == 1
     return ", ".join([*first, *(f"{column}{tail}" for column in (_KEY[:3] if single else _KEY))])
-
-
-def _sorted(rows: dict[Key, dict[str, Any]], ask: Listing) -> list[dict[str, Any]]:
-    keys = sorted(rows, reverse=ask.descending)
-    for column, down in reversed(ask.order):
-        # ClickHouse puts NULL last whichever way it sorts.
-        some = [k for k in keys if rows[k][column] is not None]
-        none = [k for k in keys if rows[k][column] is None]
-        keys = sorted(some, key=lambda k: rows[k][column], reverse=down) + none
-    return [rows[key] for key in keys]
 
 
 # ---- open messages ---------------------------------------------------------------------------------------------
 
 
+def _where_open(client: Client, ask: Listing) -> Listing | None:
+    """What is asked, within the times at which messages are open; None when none can be.
+
+    All of them occurred since `settled_through` of their partitions: what is deleted lies mostly before that.
+    """
+    b = Binder()
+    matches = f"is_deleted = 0 AND {scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}"
+    sql = (
+        f"SELECT toUnixTimestamp64Milli({_OPEN_SINCE}) AS ms FROM mdr.open_records"
+        f" WHERE {matches} AND occurred_at >= {_OPEN_SINCE} LIMIT 1"
+    )
+    rows = select(client, sql, b, _NARROW)
+    span = ask.span
+    return ask._replace(span=span._replace(start_ms=max(span.start_ms, rows[0]["ms"]))) if rows else None
+
+
 def _opened(client: Client, ask: Listing) -> list[dict[str, Any]]:
-    if not _has_open(client, ask, ""):
-        return []
-    if ask.fold is not None:
-        return _folded(client, ask, ask.fold, "")
-    b = Binder()
-    where = f"{_matches(ask, b)}{_keyset_sql(ask, b)}"
-    tail = f"ORDER BY {_order_sql(ask)} LIMIT {b.bind(ask.limit, 'UInt32')}"
-    return select(client, f"SELECT {_COLUMNS} FROM mdr.pending WHERE {where} {tail}", b)
-
-
-def _open_by_id(client: Client, scope: Scope, message_id: str, fold: Fold | None) -> list[dict[str, Any]]:
-    ask = Listing(scope, Range(0, 1 << 42))
-    if not _has_open(client, ask, message_id):
-        return []
-    if fold is not None:
-        return _folded(client, ask, fold, message_id)
-    b = Binder()
-    where = f"{_matches(ask, b)} AND message_id = {b.bind(message_id, 'String')}"
-    return select(client, f"SELECT {_COLUMNS} FROM mdr.pending WHERE {where}", b)
-
-
-def _folded(client: Client, ask: Listing, fold: Fold, message_id: str) -> list[dict[str, Any]]:
-    """Open messages batch by batch in the order of keys, until there are enough; sorted otherwise, all of them."""
+    """Open messages in the order of keys, without those that have a record already."""
     found: list[dict[str, Any]] = []
-    size = ask.limit if ask.where == EVERYTHING and not ask.order else max(ask.limit, _FOLD_BATCH)
-    size = min(size, _FOLD_BATCH_MAX)
-    end_s = time.monotonic() + QUERY_SECONDS_MAX
+    for window in _windows(ask):
+        found += _open_in(client, ask._replace(span=window, limit=ask.limit - len(found)))
+        if len(found) >= ask.limit:
+            break
+    return found
+
+
+def _open_in(client: Client, ask: Listing) -> list[dict[str, Any]]:
+    """Page by page: mostly the first has no message with a record, and is enough."""
+    found: list[dict[str, Any]] = []
+    size = ask.limit
     while True:
-        b = Binder()
-        only = f" AND message_id = {b.bind(message_id, 'String')}" if message_id else ""
-        where = f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}{_keyset_sql(ask, b)}{only}"
-        order = _order_sql(ask._replace(order=()))
-        sql = f"SELECT facts FROM {pending.SOURCE} WHERE {where} ORDER BY {order} LIMIT {b.bind(size, 'UInt32')}"
-        rows = [pending.shown(fold(line["facts"].encode())) for line in select(client, sql, b)]
-        found += pending.fresh(partial(select, client), ask.scope, ask.where, rows)
-        if len(rows) < size or (len(found) >= ask.limit and not ask.order):
-            return found if ask.order else found[: ask.limit]
-        if time.monotonic() > end_s:
-            raise TooSlow(_TOO_SLOW)
-        ask = ask._replace(after=key_of(rows[-1]))
+        rows = _open_page(client, ask._replace(limit=size))
+        found += [row for row in rows if not row.pop("has_record")]
+        if len(rows) < size or len(found) >= ask.limit:
+            return found[: ask.limit]
+        ask, size = ask._replace(after=key_of(rows[-1])), min(size * _OPEN_GROWTH, max(size, _OPEN_PAGE_MAX))
 
 
-def _has_open(client: Client, ask: Listing, message_id: str) -> bool:
-    """Whether a row might be one asked for: much cheaper than to make records of none."""
+def _open_page(client: Client, ask: Listing) -> list[dict[str, Any]]:
+    """Open messages with what `mdrs` says of exactly these keys."""
     b = Binder()
-    only = f" AND message_id = {b.bind(message_id, 'String')}" if message_id else ""
-    where = f"{scope_sql(ask.scope, b)} AND {range_sql(ask.span, b)}{only}"
-    return bool(select(client, f"SELECT 1 FROM mdr.open_messages WHERE part = '' AND {where} LIMIT 1", b))
+    page = _page_sql(_OPEN, ask, b)
+    recorded = f"SELECT {_OPEN_KEY} FROM {_SETTLED} WHERE direction = 'outbound' AND ({_OPEN_KEY}) IN ({page})"
+    sql = (
+        f"SELECT {_COLUMNS}, ({_OPEN_KEY}) IN ({recorded}) AS has_record FROM {_OPEN} FINAL"
+        f" WHERE ({_OPEN_KEY}) IN ({page}) ORDER BY {_order_sql(ask)}"
+    )
+    return select(client, sql, b, _NARROW)
+
+
+def _page_sql(table: str, ask: Listing, b: Binder) -> str:
+    matches = f"{_matches(ask, b)}{_keyset_sql(ask, b)}"
+    limit = f"LIMIT {b.bind(ask.limit, 'UInt32')} OFFSET {b.bind(ask.offset, 'UInt32')}"
+    return f"SELECT {_OPEN_KEY} FROM {table} FINAL WHERE {matches} ORDER BY {_order_sql(ask)} {limit}"
+
+
+def _mixed(client: Client, ask: Listing, opened: Listing) -> list[dict[str, Any]]:
+    """Open and settled records in an order that is not the key's, or by offset, in one statement.
+
+    Narrow rows are sorted first; a key of the page is either open or settled, or was open until it was settled.
+    """
+    b = Binder()
+    limit = f"LIMIT {b.bind(ask.limit, 'UInt32')} OFFSET {b.bind(ask.offset, 'UInt32')}"
+    sorts = tuple(sort._replace(by=f"sort{n}") for n, sort in enumerate(ask.order))
+    keys = _keys_sql(ask, opened, b)
+    page = f"SELECT {_ROW_KEY} FROM ({keys}) ORDER BY {_order_sql(ask._replace(order=sorts))} {limit}"
+    rows = " UNION ALL ".join(
+        f"SELECT {_COLUMNS} FROM {table} FINAL WHERE ({_ROW_KEY}) IN ({page})" for table in (_OPEN, _SETTLED)
+    )
+    found = select(client, f"SELECT * FROM ({rows}) ORDER BY {_order_sql(ask)}", b)
+    settled = {key_of(row) for row in found if row["record_type"] != "pending"}
+    return [row for row in found if row["record_type"] != "pending" or key_of(row) not in settled]
+
+
+def _keys_sql(ask: Listing, opened: Listing | None, b: Binder) -> str:
+    """The keys of what is settled and of what is open, and `sort0` and so on that they are sorted by."""
+    columns = ", ".join([*_KEY, *(f"{order_sql(sort.by)} AS sort{n}" for n, sort in enumerate(ask.order))])
+    settled = f"SELECT {columns} FROM {_SETTLED} FINAL WHERE {_matches(ask, b)}"
+    if opened is None:
+        return settled
+    inside = f"{scope_sql(opened.scope, b)} AND {range_sql(opened.span, b)}"
+    every = f"SELECT {_OPEN_KEY} FROM {_OPEN} WHERE is_deleted = 0 AND {inside}"
+    where = f"direction = 'outbound' AND {inside} AND ({_OPEN_KEY}) IN ({every})"
+    return (
+        f"{settled} UNION ALL SELECT {columns} FROM {_OPEN} FINAL WHERE {_matches(opened, b)}"
+        f" AND ({_OPEN_KEY}) NOT IN (SELECT {_OPEN_KEY} FROM {_SETTLED} WHERE {where})"
+    )
+
+
+def _open_by_id(client: Client, scope: Scope, message_id: str) -> dict[str, Any] | None:
+    b = Binder()
+    found = (
+        f"SELECT {_COLUMNS}, is_deleted FROM {_OPEN} PREWHERE message_id = {b.bind(message_id, 'String')}"
+        f" WHERE {scope_sql(scope, b)} ORDER BY saved DESC LIMIT 1 BY {_OPEN_KEY}"
+    )
+    sql = f"SELECT * EXCEPT is_deleted FROM ({found}) WHERE is_deleted = 0 ORDER BY occurred_at, account_id LIMIT 1"
+    rows = select(client, sql, b, _NARROW)
+    return rows[0] if rows else None
 
 
 def _narrowed(scope: Scope, where: Condition) -> Scope:

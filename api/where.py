@@ -1,21 +1,21 @@
 """What is asked of records, as SQL with bound parameters. Pure.
 
 A condition is a tree of tests on columns. Values only ever travel as parameters (`{p0:String}`); columns come from the
-record's own list, so nothing a caller wrote becomes SQL text.
+record's own list, so nothing a caller wrote becomes SQL text. Conditions are decided by ClickHouse alone.
 """
 
-import hashlib
-import operator
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from schemas.record import PUBLIC
-from schemas.times import format_rfc3339
 
-Op = Literal["eq", "ne", "gt", "ge", "lt", "le", "like", "contains", "starts_with", "ends_with", "in", "has_any", "md5"]
+Op = Literal[
+    "eq", "ne", "gt", "ge", "lt", "le", "like", "contains", "starts_with", "ends_with", "in", "has_any", "md5",
+    "is_null", "is_not_null",
+]  # fmt: skip
 Value = str | int | Sequence[str] | Sequence[int]
+Kind = Literal["String", "Int64", "Time"]
 
 TYPES: Final = {c.name: c.type for c in PUBLIC}
 SCALARS: Final = tuple(c.name for c in PUBLIC if not c.type.startswith(("Array", "Map")))
@@ -37,16 +37,33 @@ _TEMPLATES: Final[dict[Op, str]] = {
     "in": "{c} IN {p}",
     "has_any": "hasAny({c}, {p})",
     "md5": "lower(hex(MD5({c}))) = {p}",
+    "is_null": "{c} IS NULL",
+    "is_not_null": "{c} IS NOT NULL",
 }
+LIKE_MAX: Final = 256
+
+
+class Sql(NamedTuple):
+    """A value worked out from a record's columns, written in the code; `kind` is what it is compared with."""
+
+    text: str
+    kind: Kind = "String"
+
+
+class Sort(NamedTuple):
+    """A column or value to sort by."""
+
+    by: str | Sql
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """One test of a column; `attributes.KEY` names an entry of the map. Times are compared in ms."""
+    """One test of a column or value; `attributes.KEY` names an entry of the map. Times are compared in ms."""
 
-    column: str
+    column: str | Sql
     op: Op
-    value: Value
+    value: Value = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,38 +125,27 @@ def condition_sql(condition: Condition, binder: Binder) -> str:
             return " OR ".join(f"({condition_sql(p, binder)})" for p in parts) or "0"
 
 
-def holds(condition: Condition, row: dict[str, Any]) -> bool:
-    """Whether a record as the API shows it fulfils a condition; says what `condition_sql` says."""
-    if isinstance(condition, Every):
-        return all(holds(part, row) for part in condition.parts)
-    if isinstance(condition, Some):
-        return any(holds(part, row) for part in condition.parts)
-    name, op, value = condition.column, condition.op, condition.value
-    held = row["attributes"].get(name.removeprefix(ATTRIBUTES), "") if name.startswith(ATTRIBUTES) else row[name]
-    if name in TIMES:
-        value = [format_rfc3339(int(v)) for v in _listed(value)] if op == "in" else format_rfc3339(int(value))  # type: ignore[arg-type]
-    return held is not None and bool(_DECISIONS[op](held, value))
+def order_sql(by: str | Sql) -> str:
+    """The SQL of what is sorted by."""
+    return by.text if isinstance(by, Sql) else f"`{by}`"
 
 
-def _like(held: str, pattern: str) -> bool:
-    """`%` any characters, `_` one, a backslash takes the next one literally."""
-    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
-    signs = {"%": ".*", "_": "."}
-    return bool(re.fullmatch("".join(signs.get(p) or re.escape(p[-1]) for p in parts), held, re.DOTALL))
+def pattern(text: str) -> str | None:
+    """A pattern as `LIKE` of ClickHouse reads it, None when it ends within an escape.
 
-
-def _listed(value: Value) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-_DECISIONS: Final[dict[Op, Callable[[Any, Any], bool]]] = {
-    "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le,
-    "like": _like, "contains": lambda held, value: value in held,
-    "starts_with": lambda held, value: held.startswith(value),
-    "ends_with": lambda held, value: held.endswith(value), "in": lambda held, value: held in value,
-    "has_any": lambda held, value: not set(held).isdisjoint(value),
-    "md5": lambda held, value: hashlib.md5(held.encode(), usedforsecurity=False).hexdigest() == value,
-}  # fmt: skip
+    `%` is any characters, `_` one, and a backslash takes the next one literally. Neighbouring `%` are one.
+    """
+    parts: list[str] = []
+    rest = iter(text)
+    for sign in rest:
+        if sign == "\\":
+            sign = next(rest, "")
+            if not sign:
+                return None
+            parts.append(f"\\{sign}" if sign in "%_\\" else sign)
+        elif sign != "%" or parts[-1:] != ["%"]:
+            parts.append(sign)
+    return "".join(parts)
 
 
 def dump(condition: Condition) -> list[Any]:
@@ -181,14 +187,22 @@ def _test_sql(test: Is, binder: Binder) -> str:
     return _TEMPLATES[test.op].replace("{c}", column).replace("{p}", _bound(test, kind, binder))
 
 
-def _column(name: str, binder: Binder) -> tuple[str, str]:
+def _column(name: str | Sql, binder: Binder) -> tuple[str, Kind]:
+    if isinstance(name, Sql):
+        return f"({name.text})", name.kind
     if name.startswith(ATTRIBUTES):
         return f"attributes[{binder.bind(name.removeprefix(ATTRIBUTES), 'String')}]", "String"
     TYPES[name]  # an unknown name ends here
     return f"`{name}`", "Time" if name in TIMES else "Int64" if name in NUMBERS else "String"
 
 
-def _bound(test: Is, kind: str, binder: Binder) -> str:
+def _listed(value: Value) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _bound(test: Is, kind: Kind, binder: Binder) -> str:
+    if test.op in ("is_null", "is_not_null"):
+        return ""
     many = test.op in ("in", "has_any")
     if kind == "Time":
         values: Sequence[str | int] = test.value if isinstance(test.value, list | tuple) else [test.value]  # type: ignore[list-item]  # a scalar

@@ -297,8 +297,9 @@ class Store:
         return {row[0]: Checkpoint(*row) for row in rows}
 
     def open_rows(self, shards: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-        """Live rows of `open_messages`: shard, message_id, part, facts, deadline and occurred_at in ms, settled, is_shown.
+        """Live rows of `open_messages`.
 
+        Each is shard, message_id, part, facts, deadline and occurred_at in ms, settled, is_shown.
         `settled` is 0 for what is open; 1 for a message whose record holds as many facts, 2 for one that holds fewer.
         `is_shown` is false for a message that `open_records` lacks.
         """

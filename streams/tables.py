@@ -54,8 +54,8 @@ OPEN_COLUMNS: Final = tuple(
 # Of `open_records`: of a message that is open its record, of one that no longer is its key.
 SHOWN_COLUMNS: Final = tuple(column for column in COLUMNS if column.name not in ("record_type", "facts"))
 GONE_COLUMNS: Final = (
-    Column("shard", "UInt16"), Column("account_id", "LowCardinality(String)"), Column("occurred_at", _MILLIS), Column("message_id", "String"),
-    Column("saved", "UInt64"), Column("is_deleted", "UInt8"),
+    Column("shard", "UInt16"), Column("account_id", "LowCardinality(String)"), Column("occurred_at", _MILLIS),
+    Column("message_id", "String"), Column("saved", "UInt64"), Column("is_deleted", "UInt8"),
 )  # fmt: skip
 ORPHAN_COLUMNS: Final = tuple(
     Column(name, type_)
@@ -80,8 +80,8 @@ def _select(column: Column) -> str:
     return f"toUnixTimestamp64Milli({name})" if "DateTime64" in column.type else name
 
 
-# A partition at a time: a million open messages are a gigabyte. `is_shown`: `open_records` has the row's record; it lacks
-# those of a worker that ended between the two inserts, and those of a worker of an older version.
+# A partition at a time: a million open messages are a gigabyte. `is_shown`: `open_records` has the row's record; it
+# lacks those of a worker that ended between the two inserts, and those of a worker of an older version.
 OPEN_ROWS: Final = (
     "SELECT message_id, part, facts, toUnixTimestamp64Milli(deadline), toUnixTimestamp64Milli(occurred_at),"
     " account_id, version, part != '' OR cityHash64(account_id, occurred_at, message_id, version) IN"

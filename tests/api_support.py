@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-import msgspec
 from litestar.testing import TestClient
 
 from api.app import AppConfig, create_app
 from api.auth import Issued
-from streams import folding, join
+from streams import folding
 from streams.barrier import _checkpoint
 from streams.effects import Rows
 from streams.flow import Flow
@@ -36,13 +35,6 @@ class LogEntry(NamedTuple):
     key: bytes | None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
-
-
-def fold(facts: bytes) -> tuple[object, ...]:
-    """An open message's row, as the worker would write it."""
-    life = msgspec.json.decode(facts, type=join.Life)
-    assert life.send is not None
-    return outbound_row(life, life.send, 0)
 
 
 class Clock:
@@ -124,7 +116,7 @@ def config_of(url: str, data_dir: Path, clock: Clock, **options: Any) -> AppConf
     """An application's configuration upon a store."""
     given: dict[str, Any] = {
         "connect": lambda: connect(url), "data_dir": data_dir, "operator": OPERATOR,
-        "http_url": "http://testserver.local", "clock_ms": clock, "fold": fold, "requests_per_s": 1e6,
+        "http_url": "http://testserver.local", "clock_ms": clock, "requests_per_s": 1e6,
         "burst": 1_000_000,
     }  # fmt: skip
     return AppConfig(**given | options)

@@ -28,7 +28,7 @@ from api.openapi import document
 from api.routes import ROUTES
 from streams.simulate import Plan
 from streams.store import Store, connect
-from tests.api_support import START_MS, Clock, bearer, fill, fold
+from tests.api_support import START_MS, Clock, bearer, fill
 
 NOW_MS = START_MS + 5 * 3_600_000
 
@@ -45,7 +45,6 @@ def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
         operator=None,
         http_url="",
         clock_ms=Clock(NOW_MS),
-        fold=fold,
         requests_per_s=1e6,
         burst=1_000_000,
     )

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from api import query
 from api.query import BadCursor, Key, Listing, decode_cursor, encode_cursor
-from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, Some, condition_sql, dump, holds, load
+from api.where import EVERYTHING, Binder, Condition, Every, Is, Range, Scope, Some, Sort, condition_sql, dump, load
 from schemas.times import format_rfc3339
 from streams.simulate import Plan
 from streams.store import Store
-from tests.api_support import START_MS, Filled, fill, fold, ids
+from tests.api_support import START_MS, Filled, fill, ids
+from tests.conditions import holds
 
 ALL = Scope(None)
 EVER = Range(START_MS - 86_400_000, START_MS + 30 * 86_400_000)
@@ -34,13 +35,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 
 
 def all_pages(
-    filled: Filled, where: Condition, limit: int, scope: Scope = ALL, pending: bool = False, folded: Any = fold
+    filled: Filled, where: Condition, limit: int, scope: Scope = ALL, pending: bool = False
 ) -> list[dict[str, Any]]:
     """Every record of a range, page by page."""
     found: list[dict[str, Any]] = []
     cursor = None
     while True:
-        page = query.records_page(filled.store.client, scope, EVER, where, limit, cursor, pending, "", folded)
+        page = query.records_page(filled.store.client, scope, EVER, where, limit, cursor, pending, "")
         found += page.records
         assert len(page.records) == limit or page.next_cursor is None
         cursor = page.next_cursor
@@ -65,15 +66,15 @@ def test_pages_hold_every_record_once_and_in_order(filled: Filled) -> None:
     assert {row["record_type"] for row in every if row not in settled} == {"pending"}
 
 
-def test_what_is_open_is_the_same_folded_and_in_sql(filled: Filled) -> None:
-    """The view `pending` and the worker's own fold show the same records."""
-    folded = all_pages(filled, EVERYTHING, 1000, pending=True)
-    assert all_pages(filled, EVERYTHING, 1000, pending=True, folded=None) == folded
-    ids_ = [row["message_id"] for row in folded if row["record_type"] == "pending"][:2]
-    for message_id in ids_:
-        assert query.record(filled.store.client, ALL, message_id) == query.record(
-            filled.store.client, ALL, message_id, fold=fold
-        )
+def test_what_is_open_is_the_same_in_the_view(filled: Filled) -> None:
+    """The view `messages` has the records of a listing with what is open, and `record` finds each open one."""
+    every = all_pages(filled, EVERYTHING, 1000, pending=True)
+    viewed = query.select(filled.store.client, "SELECT * FROM mdr.messages", Binder())
+    assert sorted(viewed, key=query.key_of) == every
+    opened = [row for row in every if row["record_type"] == "pending"]
+    assert len(opened) > 10
+    for row in opened[::5]:
+        assert query.record(filled.store.client, ALL, row["message_id"]) == row
 
 
 def test_a_record_is_what_the_truth_says(filled: Filled) -> None:
@@ -99,7 +100,7 @@ def test_a_record_is_what_the_truth_says(filled: Filled) -> None:
 def test_one_record_is_found_by_its_id_within_the_scope_alone(filled: Filled) -> None:
     """By id a record or an open message is found, and not from another account's scope."""
     for row in all_pages(filled, EVERYTHING, 1000, pending=True)[::97]:
-        found = query.record(filled.store.client, ALL, row["message_id"], row["direction"], fold)
+        found = query.record(filled.store.client, ALL, row["message_id"], row["direction"])
         assert found == row
         assert query.record(filled.store.client, Scope((row["account_id"],)), row["message_id"]) is not None
         assert query.record(filled.store.client, Scope(("somebody-else",)), row["message_id"]) is None
@@ -143,7 +144,7 @@ def test_a_condition_selects_what_it_says(filled: Filled, condition: Condition, 
     everything = all_pages(filled, EVERYTHING, 1000, pending=pending)
     found = all_pages(filled, condition, 1000, pending=pending)
     assert ids(found) == ids([row for row in everything if holds(condition, row)])
-    ask = Listing(ALL, EVER, condition, pending, fold=fold)
+    ask = Listing(ALL, EVER, condition, pending)
     assert load(dump(condition)) == condition
     assert query.count(filled.store.client, ask) == len(found)
 
@@ -166,22 +167,22 @@ def test_offset_order_and_keyset_agree(filled: Filled) -> None:
         every = all_pages(filled, EVERYTHING, 1000, pending=pending)
         for offset in (0, 7, len(every) - 3):
             assert (
-                query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, offset=offset, fold=fold))
+                query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, offset=offset))
                 == every[offset : offset + 10]
             )
-        down = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, descending=True, fold=fold))
+        down = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, descending=True))
         assert down == every[::-1][:10]
         after = query.listing(
-            client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), fold=fold)
+            client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]))
         )
         assert after == every[21:26]
         before = query.listing(
             client,
-            Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), descending=True, fold=fold),
+            Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]), descending=True),
         )
         assert before == every[15:20][::-1]
         ordered = query.listing(
-            client, Listing(ALL, EVER, EVERYTHING, pending, 10_000, order=(("state", True),), fold=fold)
+            client, Listing(ALL, EVER, EVERYTHING, pending, 10_000, order=(Sort("state", descending=True),))
         )
         assert [r["state"] for r in ordered] == sorted((r["state"] for r in every), reverse=True)
         assert sorted(ids(ordered)) == sorted(ids(every))

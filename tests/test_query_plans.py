@@ -119,7 +119,6 @@ class Shelfless(NamedTuple):
     """What a handler of a list needs of its context: nothing is open here."""
 
     client: Any
-    fold: None = None
 
     def settled_through(self) -> str:
         """Long ago."""

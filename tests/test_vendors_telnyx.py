@@ -16,11 +16,12 @@ from litestar.testing import TestClient
 from api import auth
 from api.http import Refusal
 from api.vendors import telnyx, telnyx_v1, telnyx_v2
-from api.where import Condition, holds
+from api.where import Condition
 from schemas.times import format_rfc3339
 from streams.simulate import Plan
 from streams.store import Store
 from tests.api_support import OPERATOR, START_MS, Asker, Clock, Filled, basic, bearer, fill, served
+from tests.conditions import holds
 
 NOW_MS = START_MS + 20 * 3_600_000
 ACCOUNT = "northbank"

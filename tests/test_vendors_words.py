@@ -55,7 +55,7 @@ def test_every_state_has_a_word_in_every_view() -> None:
     assert set(flowroute._STATUS) == set(states)
     shown = {s for states_ in plivo._STATES.values() for s in states_}
     assert shown == set(states)
-    assert carrierx.COLUMNS["status"] == "state"
+    assert carrierx.FIELDS["status"] == carrierx.Field("state")
 
 
 def _rendered() -> set[str]:

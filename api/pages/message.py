@@ -48,7 +48,7 @@ def _load(
     context: Context, call: Call, message_id: str, direction: str | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     client, scope = context.client, call.caller.scope
-    record = query.record(client, scope, message_id, direction, context.fold)
+    record = query.record(client, scope, message_id, direction)
     known = None
     if call.caller.is_operator:
         known = {"orphans": story.orphans(client, message_id), "waiting": story.waiting(client, message_id)}

@@ -127,8 +127,7 @@ def _rows(context: Context, call: Call, ask: Ask) -> tuple[list[dict[str, Any]],
         raise Refusal(400, "cursor is none that this server gave out", "cursor") from None
     rows = query.listing(
         context.client,
-        Listing(call.caller.scope, ask.span, ask.where, ask.pending, LIMIT + 1, after, descending=True,
-                fold=context.fold),
+        Listing(call.caller.scope, ask.span, ask.where, ask.pending, LIMIT + 1, after, descending=True),
     )  # fmt: skip
     return rows[:LIMIT], encode_cursor(key_of(rows[LIMIT - 1])) if len(rows) > LIMIT else ""
 

@@ -1,38 +1,84 @@
 """CarrierX: `/core/v2/sms/message_drs`. Result and field filtering, order, offset and keyset paging."""
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from api.http import Answer, Refusal, json_answer, whole_number
-from api.vendors.shared import bare, moment, money, ms_of, number_is
-from api.where import NUMBERS, TIMES, Condition, Every, Is, Op, Range
+from api.vendors.shared import bare, moment, money, ms_of, number_filter
+from api.where import LIKE_MAX, Condition, Every, Is, Op, Range, Sort, Sql, pattern
 from schemas.times import delay_ms
 
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 1_000
 OFFSET_MAX: Final = 1_000_000
 DAYS_MAX: Final = 366
+TERMS_MAX: Final = 30
 _DAY_MS: Final = 86_400_000
 _OPS: Final[dict[str, Op]] = {"eq": "eq", "ne": "ne", "gt": "gt", "ge": "ge", "lt": "lt", "le": "le", "like": "like"}
+# Possessive: whatever the text, it is read once.
 _TERM: Final = re.compile(
-    r"\s*([a-z_0-9]+)\s+([a-z]+)\s+(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|(\S+))\s*(\band\b|$)", re.IGNORECASE
+    r"\s*+([a-z_0-9]++)\s++([a-z]++)\s++(?:'((?:[^'\\]|\\.)*+)'|\"((?:[^\"\\]|\\.)*+)\"|(\S++))\s*+(\band\b|$)",
+    re.IGNORECASE | re.DOTALL,
 )
-TERMS_MAX: Final = 30
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_MONEY: Final = re.compile(r"(-?)([0-9]{1,9})(?:\.([0-9]{1,9})0{0,30})?", re.ASCII)
 
-# The fields of an item in the order of the vendor's page, and the column that each filters and sorts by.
-COLUMNS: Final[dict[str, str]] = {
-    "a2p_campaign": "campaign_id", "date_changed": "settled_at", "date_insert": "occurred_at", "date_sent": "sent_at",
-    "date_start": "occurred_at", "date_stop": "final_at", "delay_sent": "", "direction": "direction",
-    "dr_sid": "message_id", "mcc": "mcc", "mcc_mnc_price": "", "mcc_mnc_rate": "rate_nanos", "media_urls": "",
-    "message": "body", "message_segments": "segments", "mnc": "mnc", "number_billing": "billing_number",
-    "number_dst": "to_number", "number_external": "external_number", "number_group_dst": "",
-    "number_src": "from_number",
-    "p2p_nnid": "attributes.p2p_nnid", "partner_sid": "account_id", "passthrough_price": "",
-    "passthrough_rate": "carrier_fee_nanos", "price": "amount_nanos", "provider": "provider", "rate": "rate_nanos",
-    "registration_type": "registration_type", "status": "state", "type": "message_type", "user_data": "user_data",
-    "vendor_error_code": "vendor_error_code", "version": "attributes.version",
+
+class Field(NamedTuple):
+    """A field of an item: the column that it shows, or the value that it shows, null where it shows null."""
+
+    value: str | Sql
+    kind: Literal["text", "phone", "whole", "money", "time"] = "text"
+    column: str = ""
+    """Of a number, as it is stored."""
+
+
+def _text(column: str) -> Field:
+    return Field(Sql(f"nullIf({column}, '')"))
+
+
+def _phone(column: str) -> Field:
+    return Field(Sql(f"nullIf(replaceRegexpOne({column}, '^\\\\+([0-9]+)$', '\\\\1'), '')"), "phone", column)
+
+
+def _attribute(name: str) -> Field:
+    return Field(Sql(f"if(mapContains(attributes, '{name}'), attributes['{name}'], NULL)"))
+
+
+def _whole(sql: str) -> Field:
+    return Field(Sql(sql, "Int64"), "whole")
+
+
+def _money(sql: str) -> Field:
+    return Field(Sql(sql, "Int64"), "money")
+
+
+def _time(column: str) -> Field:
+    return Field(column, "time")
+
+
+_CHANGED: Final = Sql(
+    "if(record_type = 'pending', arrayMax(`timeline.occurred_at`), ifNull(amended_at, settled_at))", "Time"
+)
+_DELAY: Final = "toUnixTimestamp64Milli(assumeNotNull(sent_at)) - toUnixTimestamp64Milli(occurred_at)"
+
+# The fields of an item in the order of the vendor's page; None can be neither filtered nor sorted by.
+FIELDS: Final[dict[str, Field | None]] = {
+    "a2p_campaign": _text("campaign_id"), "date_changed": Field(_CHANGED, "time"), "date_insert": _time("occurred_at"),
+    "date_sent": _time("sent_at"), "date_start": _time("occurred_at"), "date_stop": _time("final_at"),
+    "delay_sent": _whole(f"if(sent_at IS NULL, NULL, if({_DELAY} < 0, 0, intDiv({_DELAY}, 1000)))"),
+    "direction": Field("direction"), "dr_sid": Field("message_id"), "mcc": _whole("toInt64OrNull(mcc)"),
+    "mcc_mnc_price": _money("rate_nanos * segments"), "mcc_mnc_rate": _money("rate_nanos"),
+    "media_urls": None, "message": _text("body"), "message_segments": _whole("segments"),
+    "mnc": _whole("toInt64OrNull(mnc)"), "number_billing": _phone("billing_number"), "number_dst": _phone("to_number"),
+    "number_external": _phone("external_number"), "number_group_dst": None, "number_src": _phone("from_number"),
+    "p2p_nnid": _attribute("p2p_nnid"), "partner_sid": Field("account_id"),
+    "passthrough_price": _money("nullIf(carrier_fee_nanos, 0) * segments"),
+    "passthrough_rate": _money("nullIf(carrier_fee_nanos, 0)"), "price": _money("amount_nanos"),
+    "provider": _text("provider"), "rate": _money("rate_nanos"), "registration_type": _text("registration_type"),
+    "status": Field("state"), "type": Field("message_type"), "user_data": _text("user_data"),
+    "vendor_error_code": _text("vendor_error_code"), "version": _attribute("version"),
 }  # fmt: skip
-_PHONES: Final = frozenset({"from_number", "to_number", "billing_number", "external_number"})
 # Any of them may be named with `after` and `before`; what orders is the time of insertion, which never changes.
 _KEYSET_ORDERS: Final = frozenset({"date_insert", "date_start", "date_stop", "date_sent", "date_changed"})
 
@@ -44,7 +90,7 @@ class Asked(NamedTuple):
     where: Condition
     limit: int
     offset: int
-    order: tuple[tuple[str, bool], ...]
+    order: tuple[Sort, ...]
     descending: bool
     after: str
     before: str
@@ -68,22 +114,23 @@ def parse(asked: dict[str, str], now_ms: int) -> Asked:
 def _fields(text: str) -> tuple[str, ...]:
     names = tuple(filter(None, (name.strip() for name in text.split(","))))
     for name in names:
-        if name not in COLUMNS:
+        if name not in FIELDS:
             raise Refusal(400, f"{name[:64]} is not a field of an item", "fields")
     return names
 
 
-def _order(text: str, keyset: bool) -> tuple[tuple[tuple[str, bool], ...], bool]:
+def _order(text: str, keyset: bool) -> tuple[tuple[Sort, ...], bool]:
     if not text.strip():
         return (), False
     name, _, way = text.strip().replace("+", " ").partition(" ")
-    column = COLUMNS.get(name, "")
-    if not column or column.startswith("attributes.") or way.strip() not in ("", "asc", "desc"):
+    field = FIELDS.get(name)
+    if field is None or way.strip() not in ("", "asc", "desc"):
         raise Refusal(400, "order is a field, alone or with asc or desc", "order")
     descending = way.strip() == "desc"
     if keyset and name not in _KEYSET_ORDERS:
         raise Refusal(400, "with after or before, order is date_insert", "order")
-    return ((), descending) if keyset or column == "occurred_at" else (((column, descending),), descending)
+    is_key = keyset or field.value == "occurred_at"
+    return () if is_key else (Sort(field.value, descending),), descending
 
 
 def _filter(text: str) -> list[Condition]:
@@ -103,52 +150,70 @@ def _filter(text: str) -> list[Condition]:
 def _term(match: re.Match[str]) -> Condition:
     name, word = match[1].lower(), match[2].lower()
     quoted = match[3] if match[3] is not None else match[4]
-    value = match[5] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-    column = COLUMNS.get(name, "")
-    if not column or name not in COLUMNS:
+    field = FIELDS.get(name)
+    if field is None:
         raise Refusal(400, f"{name[:64]} is not a field to filter by", "filter")
     if word not in _OPS:
         raise Refusal(400, f"{word[:16]} is none of {', '.join(_OPS)}", "filter")
-    op = _OPS[word]
-    if value.lower() == "null" and quoted is None and op in ("eq", "ne") and column not in TIMES | NUMBERS:
-        return Is(column, op, "")
-    if column in TIMES:
-        return Is(column, _plain(op), _instant(name, value))
-    if column in NUMBERS:
-        return Is(column, _plain(op), _number(name, column, value))
-    if column in _PHONES and op == "eq":
-        return number_is(column, value)
-    if column in _PHONES and op == "ne":
-        return Every(tuple(Is(column, "ne", v) for v in number_is(column, value).value))  # type: ignore[union-attr]
-    if column in ("mcc", "mnc") and op == "eq" and value.isdigit():
-        return Is(column, "in", [value, value.lstrip("0"), value.zfill(2), value.zfill(3)])
-    return Is(column, op, value)
+    if quoted is not None:
+        return _test(name, field, _OPS[word], re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL))
+    if match[5].lower() == "null" and word in ("eq", "ne"):
+        return Is(field.value, "is_null" if word == "eq" else "is_not_null")
+    if (name, word, match[5].lower()) == ("direction", "eq", "any"):
+        return Every()
+    return _test(name, field, _OPS[word], match[5])
 
 
-def _plain(op: Op) -> Op:
+def _test(name: str, field: Field, op: Op, text: str) -> Condition:
+    """A test of the value that the item shows; of null none holds."""
+    if field.kind == "phone" and op == "eq" and text:
+        return number_filter(field.column, text)
+    if field.kind in ("phone", "text"):
+        shown = _unsigned(text) if field.kind == "phone" else text
+        return Is(field.value, op, _like(name, shown) if op == "like" else shown)
     if op == "like":
-        raise Refusal(400, "like is for texts", "filter")
-    return op
+        raise Refusal(400, f"{name} is no text: like is for texts", "filter")
+    return Is(field.value, op, _READ[field.kind](name, text))
 
 
-def _instant(name: str, value: str) -> int:
-    at = moment(value)
+def _unsigned(text: str) -> str:
+    """A number, or the beginning of one, as items show it: without its `+`, or the blank that it became in a URL."""
+    return text[1:] if text[:1] in ("+", " ") and text[1:2] in _NUMBER_BEGINS else text
+
+
+def _like(name: str, text: str) -> str:
+    if len(text) > LIKE_MAX:
+        raise Refusal(400, f"{name} is compared with a pattern of more than {LIKE_MAX} characters", "filter")
+    found = pattern(text)
+    if found is None:
+        raise Refusal(400, f"{name} is compared with a pattern that ends in a backslash", "filter")
+    return found
+
+
+def _read_time(name: str, text: str) -> int:
+    at = moment(text)
     if at is None or at.ms < 0:
         raise Refusal(400, f"{name} is compared with an instant such as 2025-04-14T10:32:17.279Z", "filter")
     return at.ms
 
 
-def _number(name: str, column: str, value: str) -> int:
-    whole, _, fraction = value.partition(".")
-    nanos = column.endswith("_nanos")
-    if (
-        not whole.isascii()
-        or not whole.isdigit()
-        or len(whole) > 9
-        or (fraction and not (nanos and fraction.isdigit()))
-    ):
-        raise Refusal(400, f"{name} is compared with a number", "filter")
-    return int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, "0")) if nanos else int(whole)
+def _read_whole(name: str, text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise Refusal(400, f"{name} is compared with a whole number of at most 18 digits", "filter")
+    return int(text)
+
+
+def _read_money(name: str, text: str) -> int:
+    """Nanos; the items' strings of money are compared as the numbers that they are."""
+    match = _MONEY.fullmatch(text)
+    if match is None:
+        raise Refusal(400, f"{name} is compared with a number of at most 9 digits and 9 decimals", "filter")
+    nanos = int(match[2]) * 1_000_000_000 + int((match[3] or "").ljust(9, "0"))
+    return -nanos if match[1] else nanos
+
+
+_NUMBER_BEGINS: Final = frozenset("0123456789%_*")
+_READ: Final = {"time": _read_time, "whole": _read_whole, "money": _read_money}
 
 
 def render(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 from api.http import Answer, Refusal, json_answer, segment, whole_number
-from api.vendors.shared import Moment, bare, moment, money, number_is
+from api.vendors.shared import Moment, bare, moment, money, number_filter
 from api.where import Condition, Every, Is, Range
 from schemas.numbers import country
 from schemas.times import format_rfc3339
@@ -49,7 +49,7 @@ def parse(asked: dict[str, str], now_ms: int) -> Asked:
         parts.append(Is("state", "in", _STATES[asked["message_state"]]))
     if "error_code" in asked:
         parts.append(Is("error_code", "in", _error_codes(asked["error_code"])))
-    parts += [number_is(name, asked[name]) for name in ("from_number", "to_number") if name in asked]
+    parts += [number_filter(name, asked[name]) for name in ("from_number", "to_number") if name in asked]
     limit = whole_number("limit", asked.get("limit"), LIMIT_MAX, 1, LIMIT_MAX)
     offset = whole_number("offset", asked.get("offset"), 0, 0, OFFSET_MAX)
     span = _span(asked, now_ms)

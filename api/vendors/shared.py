@@ -55,13 +55,21 @@ def ms_of(stamp: str) -> int:
 
 def bare(number: str) -> str:
     """A number without its `+`; a sender's name stays as it is."""
-    return number[1:] if number.startswith("+") and number[1:].isdigit() else number
+    return number[1:] if number.startswith("+") and number[1:].isascii() and number[1:].isdigit() else number
 
 
-def number_is(column: str, text: str) -> Is:
-    """A filter on a number that may come with its `+`, without it, or with a blank where a URL lost it."""
+def number_filter(column: str, text: str) -> Is | Some:
+    """A filter on a number that comes with its `+`, without it, or with a blank where a URL lost it.
+
+    With a `*` at its end it is how the number begins.
+    """
     digits = text[1:] if text[:1] in ("+", " ") else text
-    return Is(column, "in", [text, f"+{digits}", digits] if digits.isdigit() else [text])
+    begin = digits.removesuffix("*")
+    if not (begin.isascii() and begin.isdigit()):
+        return Is(column, "eq", text)
+    if digits.endswith("*"):
+        return Some((Is(column, "starts_with", begin), Is(column, "starts_with", f"+{begin}")))
+    return Is(column, "in", [f"+{digits}", digits])
 
 
 def number_like(column: str, op: str, text: str) -> Is | Some:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from api.extract import Cell
 from api.http import Refusal
-from api.vendors.shared import moment, number_is, number_like
+from api.vendors.shared import moment, number_filter, number_like
 from api.where import Condition, Every, Is, Range, Some
 
 RANGE_DAYS_MAX: Final = 366
@@ -156,7 +156,7 @@ def _entry(where: str, entry: Mapping[str, Any]) -> Condition:
             continue
         if not isinstance(value, str) or len(value) > 100 or "\x00" in value:
             raise Refusal(400, f"{where}.{name} is not a string of at most 100 characters", "filters")
-        parts.append(number_like(column, match, value) if match else number_is(column, value))
+        parts.append(number_like(column, match, value) if match else number_filter(column, value))
     tags = _tags(where, entry.get("tags_list"))
     if tags:
         parts.append(Is("tags", "has_any", tags))

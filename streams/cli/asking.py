@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 from api import native, query
 from api.client import ClientError, HttpClient, Impostor
 from api.where import Scope
-from streams import join, private
+from streams import private
 from streams.cli import operator_file
 from streams.clock import clock_ms
-from streams.fold import outbound_row
 from streams.settings import Settings
 from streams.store import Store
 
@@ -22,13 +21,6 @@ class Records(NamedTuple):
     records: list[dict[str, Any]]
     more: bool
     settled_through: str
-
-
-def fold(facts: bytes) -> tuple[object, ...]:
-    """The row of an open message, from the facts it was saved with."""
-    life = join.thaw(facts)
-    assert life.send is not None
-    return outbound_row(life, life.send, 0)
 
 
 def answering(settings: Settings, timeout_s: float = 60) -> HttpClient | None:
@@ -92,6 +84,6 @@ def _page(store: Store, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     where = native.filters_of(pairs, ("start", "end", "limit", "cursor", "include"))
     page = query.records_page(
         store.client, Scope(None), span, where, int(asked["limit"]), asked.get("cursor"),
-        asked.get("include") == "pending", query.settled_through(store.client), fold,
+        asked.get("include") == "pending", query.settled_through(store.client),
     )  # fmt: skip
     return page._asdict()

@@ -116,7 +116,7 @@ def _traced(wanted: Settings, message_id: str) -> Told:
     if client is not None:
         return client.get(f"/mdr/trace/{segment(message_id)}")
     with contextlib.closing(asking.migrated(wanted)) as store:
-        told = checks.known(store.client, Scope(None), message_id, asking.fold, Desk(wanted), may_see=True)
+        told = checks.known(store.client, Scope(None), message_id, Desk(wanted), may_see=True)
         return told | {"settled_through": query.settled_through(store.client)}
 
 

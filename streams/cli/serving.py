@@ -17,7 +17,6 @@ from api.origin import is_loopback
 from streams import monitor
 from streams.agents import Worker
 from streams.cli import operator_file
-from streams.cli.asking import fold
 from streams.cli.letters import Desk
 from streams.cli.reconciling import Check
 from streams.clock import clock_ms
@@ -39,7 +38,7 @@ async def serving(settings: Settings, worker: Worker | None) -> AsyncIterator[st
         config = AppConfig(
             connect=lambda: connect(settings.clickhouse_url), data_dir=settings.data_dir,
             operator=(operator.key, operator.secret), http_url=url, clock_ms=clock_ms, health=watch.health, lag=watch,
-            metrics=watch.metrics, fold=fold, report_days=settings.report_days, letters=Desk(settings),
+            metrics=watch.metrics, report_days=settings.report_days, letters=Desk(settings),
             check=Check(settings), trusted_proxies=settings.trusted_proxies,
         )  # fmt: skip
         async with _listening(create_app(config), host, port):
