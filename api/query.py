@@ -40,7 +40,10 @@ __all__ = [
 ]  # fmt: skip
 
 QUERY_SECONDS_MAX: Final = 30
+_MEMORY_MAX: Final = 1 << 30
+_THREADS_MAX: Final = 4
 _TOO_SLOW: Final = f"the query took longer than {QUERY_SECONDS_MAX} s: ask for a smaller range or fewer rows"
+_TOO_LARGE: Final = f"the query takes more than {_MEMORY_MAX >> 20} MiB: ask for a smaller range or fewer rows"
 DIRECTIONS: Final = ("outbound", "inbound")
 _WINDOW_ROWS_MIN: Final = 30
 _WINDOW_MS_A_ROW: Final = 60_000
@@ -63,15 +66,16 @@ _SHAPE: Final = (
     "output_format_json_quote_64bit_integers = 0, output_format_json_escape_forward_slashes = 0,"
     f" date_time_output_format = 'iso', {_FINAL}"
 )
-_SETTINGS: Final = f" SETTINGS max_execution_time = {QUERY_SECONDS_MAX}, {_SHAPE}"
+_BOUNDS: Final = f"max_execution_time = {QUERY_SECONDS_MAX}, max_memory_usage = {_MEMORY_MAX}"
+_SETTINGS: Final = f" SETTINGS {_BOUNDS}, {_SHAPE}, max_threads = {_THREADS_MAX}"
 # A page in the order of the table reads so little that a second thread costs more than it does.
-_NARROW: Final = f"{_SETTINGS}, max_threads = 1"
+_NARROW: Final = f" SETTINGS {_BOUNDS}, {_SHAPE}, max_threads = 1"
 # One thread, and behind others (where ClickHouse may say so, else this does nothing): a report leaves the processors to
 # the worker. Each of its statements may take longer. Small blocks stay in the processor's cache while their columns are
 # written row by row.
 _BULK_SECONDS_MAX: Final = 600
 BULK_SETTINGS: Final = (
-    f" SETTINGS max_execution_time = {_BULK_SECONDS_MAX}, {_SHAPE}, max_threads = 1,"
+    f" SETTINGS max_execution_time = {_BULK_SECONDS_MAX}, max_memory_usage = {_MEMORY_MAX}, {_SHAPE}, max_threads = 1,"
     " os_thread_priority = 10, max_block_size = 8192, output_format_parallel_formatting = 0,"
     " format_csv_null_representation = '', output_format_csv_crlf_end_of_line = 1,"
     " query_plan_remove_redundant_sorting = 0"
@@ -80,6 +84,8 @@ _CODE: Final = re.compile(r"Code: (\d+)")
 # Out of memory, network, too many queries, read-only, keeper and the like.
 _PASSING: Final = frozenset({3, 107, 164, 202, 203, 209, 210, 241, 242, 243, 252, 285, 290, 319, 425, 999})
 _TIMEOUTS: Final = frozenset({159, 160})
+_MEMORY: Final = 241
+_OF_QUERY: Final = re.compile(r"query memory limit|\(for query\)", re.IGNORECASE)
 
 
 class QueryError(Exception):
@@ -91,7 +97,7 @@ class Unavailable(QueryError):
 
 
 class TooSlow(QueryError):
-    """The query exceeded its time; the sentence names the bound."""
+    """The query exceeded its time or memory; the sentence names the bound."""
 
 
 class Page(NamedTuple):
@@ -431,6 +437,8 @@ def _told(error: Exception) -> QueryError:
     code = _CODE.search(str(error))
     if code and int(code[1]) in _TIMEOUTS:
         return TooSlow(_TOO_SLOW)
+    if code and int(code[1]) == _MEMORY and _OF_QUERY.search(str(error)):
+        return TooSlow(_TOO_LARGE)
     if code and int(code[1]) in (60, 81):
         return QueryError("the store has no tables yet: `mdr migrate` makes them")
     if code is None or int(code[1]) in _PASSING:

@@ -110,6 +110,32 @@ def test_a_plus_that_a_url_lost_is_found_again(operator: Asker) -> None:
     assert row["message_id"] in [r["message_id"] for r in lost.json()["records"]]
 
 
+def test_a_number_is_found_in_each_form(operator: Asker) -> None:
+    """With its `+`, without it, with a blank where a URL lost it, and by how it begins; a name as it is."""
+    every = operator.get("/mdr/records", limit=1000, include="pending", **SPAN)["records"]
+    number = next(row["to_number"] for row in every if row["to_number"].startswith("+"))
+    wanted = [row for row in every if row["to_number"] == number]
+    for form in (number, number[1:], f" {number[1:]}"):
+        assert operator.get("/mdr/records", limit=1000, include="pending", to_number=form, **SPAN)["records"] == wanted
+    begun = [row for row in every if row["to_number"].startswith(number[:4])]
+    for form in (f"{number[:4]}*", f"{number[1:4]}*", f" {number[1:4]}*"):
+        assert operator.get("/mdr/records", limit=1000, include="pending", to_number=form, **SPAN)["records"] == begun
+    both = operator.get(
+        "/mdr/records", ("to_number", number), ("to_number", "nobody"), limit=1000, include="pending", **SPAN
+    )
+    assert both["records"] == wanted and len(begun) >= len(wanted) > 0
+
+
+def test_words_of_few_columns_ignore_case(operator: Asker) -> None:
+    """`state`, `direction`, `record_type` and `country` are found in any case."""
+    every = operator.get("/mdr/records", limit=1000, include="pending", **SPAN)["records"]
+    for name in ("state", "direction", "record_type", "country"):
+        for value in {row[name] for row in every}:
+            for form in (value.upper(), value.lower()):
+                told = operator.get("/mdr/records", (name, form), limit=1000, include="pending", **SPAN)["records"]
+                assert told == [row for row in every if row[name] == value], (name, form)
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -134,7 +160,17 @@ def test_a_plus_that_a_url_lost_is_found_again(operator: Asker) -> None:
         ("media_urls=x", "media_urls"),
         ("state=%00", "state"),
         ("settled_at=now", "settled_at"),
-        ("direction=inbound;%20DROP%20TABLE%20mdr.mdrs&x=1", "x"),
+        ("direction=inbound;%20DROP%20TABLE%20mdr.mdrs", "direction"),
+        ("tags=x&x=1", "x"),
+        ("state=lost", "state"),
+        ("state=", "state"),
+        ("record_type=done", "record_type"),
+        ("direction=up", "direction"),
+        ("country=USA", "country"),
+        ("country=1", "country"),
+        ("amount_nanos=9223372036854775808", "amount_nanos"),
+        ("start=0000-01-01T00:00:00Z", "start"),
+        ("occurred_at=10000-01-01T00:00:00Z", "occurred_at"),
     ],
 )
 def test_a_bad_parameter_is_named(operator: Asker, query: str, field: str) -> None:
@@ -152,7 +188,7 @@ def test_a_bad_parameter_is_named(operator: Asker, query: str, field: str) -> No
 def test_a_hostile_value_is_a_value(operator: Asker, text: str) -> None:
     """SQL in a filter selects nothing and breaks nothing."""
     value = text.encode("utf-16", "surrogatepass").decode("utf-16")
-    for name in ("account_id", "state", "body", "attributes.x", "tags", "message_id"):
+    for name in ("account_id", "provider", "body", "attributes.x", "tags", "message_id", "from_number"):
         assert operator.get("/mdr/records", (name, value))["records"] == []
     operator.get(f"/mdr/records/{value.encode().hex()}", status=404)
     assert operator.get("/mdr/records", limit=1)["records"] != []

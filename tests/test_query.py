@@ -172,9 +172,7 @@ def test_offset_order_and_keyset_agree(filled: Filled) -> None:
             )
         down = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 10, descending=True))
         assert down == every[::-1][:10]
-        after = query.listing(
-            client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20]))
-        )
+        after = query.listing(client, Listing(ALL, EVER, EVERYTHING, pending, 5, after=query.key_of(every[20])))
         assert after == every[21:26]
         before = query.listing(
             client,
@@ -223,6 +221,14 @@ def test_a_query_that_takes_too_long_names_the_bound(filled: Filled) -> None:
     with pytest.raises(query.TooSlow) as told:
         query.select(filled.store.client, slow, Binder(), bound)
     assert "30 s" in str(told.value) and "SELECT" not in str(told.value)
+
+
+def test_a_query_that_takes_too_much_names_the_bound(filled: Filled) -> None:
+    """Beyond its memory a query ends with `TooSlow`, whose sentence has no SQL in it."""
+    large, bound = "SELECT groupArray(toString(number)) FROM numbers(10000000)", " SETTINGS max_memory_usage = 10000000"
+    with pytest.raises(query.TooSlow) as told:
+        query.select(filled.store.client, large, Binder(), bound)
+    assert "1024 MiB" in str(told.value) and "SELECT" not in str(told.value)
 
 
 def test_a_store_without_tables_says_so(tmp_path: Path) -> None:
