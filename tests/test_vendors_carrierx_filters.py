@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
@@ -128,12 +129,12 @@ def compared(name: str, held: Any, op: str, text: str) -> bool:
     """Whether a value that an item shows stands to a text as the operator says; null to nothing."""
     if held is None:
         return False
+    if op == "like":
+        return like(held, text)
+    other: Any = text
     if name in MONEY or isinstance(held, int):
-        held, text = Decimal(held), Decimal(text)  # type: ignore[assignment]  # compared as numbers
-    return {
-        "eq": lambda: held == text, "ne": lambda: held != text, "gt": lambda: held > text, "ge": lambda: held >= text,
-        "lt": lambda: held < text, "le": lambda: held <= text, "like": lambda: like(held, text),
-    }[op]()  # fmt: skip
+        held, other = Decimal(held), Decimal(text)
+    return bool(getattr(operator, op)(held, other))
 
 
 def quoted(text: str) -> str:
