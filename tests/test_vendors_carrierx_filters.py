@@ -196,14 +196,14 @@ def test_like_acts_on_what_items_show(store: Store, items: list[dict[str, Any]],
 
 
 @pytest.mark.parametrize("name", [name for name, field in carrierx.FIELDS.items() if field is not None])
-@pytest.mark.parametrize("way", ["asc", "desc"])
-def test_an_order_acts_on_what_items_show(store: Store, items: list[dict[str, Any]], name: str, way: str) -> None:
+@pytest.mark.parametrize("sense", ["asc", "desc"])
+def test_an_order_acts_on_what_items_show(store: Store, items: list[dict[str, Any]], name: str, sense: str) -> None:
     """Items come in the order of the value that they show, null last, those of one value by time in the same direction."""
-    by_time = items[:: -1 if way == "desc" else 1]
+    by_time = items[:: -1 if sense == "desc" else 1]
     some = [item for item in by_time if item[name] is not None]
     # What is equal stays in its order, also with `reverse`.
-    some.sort(key=lambda item: Decimal(item[name]) if name in MONEY else item[name], reverse=way == "desc")
-    assert listed(store, order=f"{name} {way}") == [
+    some.sort(key=lambda item: Decimal(item[name]) if name in MONEY else item[name], reverse=sense == "desc")
+    assert listed(store, order=f"{name} {sense}") == [
         i["dr_sid"] for i in [*some, *(i for i in by_time if i[name] is None)]
     ]
 
