@@ -94,11 +94,11 @@ def test_a_block_that_the_store_refuses_is_written_by_the_fold(
         life.send.occurred_ms -= 40 * 86_400_000
     insert, refused = store._insert_block, []
 
-    def refuse_second(block: Block) -> None:
+    def refuse_second(table: str, block: Block) -> None:
         refused.append(block)
         if len(refused) == 2:
             raise ValueError("it is refused")
-        insert(block)
+        insert(table, block)
 
     monkeypatch.setattr(store, "_insert_block", refuse_second)
     written: list[Piece] = []

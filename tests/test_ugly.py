@@ -135,11 +135,11 @@ def test_of_several_pieces_all_are_counted(store: Store, monkeypatch: pytest.Mon
     taken.settled[3].amendments = 60_000
     insert, calls = store._insert_block, []
 
-    def refuse_some(block: Block) -> None:
+    def refuse_some(table: str, block: Block) -> None:
         calls.append(block)
         if len(calls) % 5 == 2:
             raise ValueError("refused")
-        insert(block)
+        insert(table, block)
 
     monkeypatch.setattr(store, "_insert_block", refuse_some)
     written: list[Piece] = []
