@@ -26,7 +26,7 @@ from api.routes import ROUTES, allowed, face_of
 from api.shares import LINE_MAX, Shares
 from streams.simulate import Plan
 from streams.store import Store, connect
-from tests.api_support import OPERATOR, START_MS, Clock, Filled, basic, bearer, fill, fold, served
+from tests.api_support import OPERATOR, START_MS, Clock, Filled, basic, bearer, fill, served
 
 NOW_MS: Final = START_MS + 20 * 3_600_000
 PATIENCE_S: Final = 60
@@ -46,7 +46,7 @@ def listening(url: str, data_dir: Path, guard: Guard, **options: Any) -> Iterato
     """The application behind a real server; yields its port."""
     given: dict[str, Any] = {
         "connect": lambda: connect(url), "data_dir": data_dir, "operator": OPERATOR, "http_url": "",
-        "clock_ms": Clock(NOW_MS), "fold": fold, "requests_per_s": 1e6, "burst": 1_000_000,
+        "clock_ms": Clock(NOW_MS), "requests_per_s": 1e6, "burst": 1_000_000,
     }  # fmt: skip
     config = uvicorn.Config(
         create_app(AppConfig(**given | options)), port=0, log_level="warning", lifespan="on", http=guard.protocol()
