@@ -29,7 +29,7 @@ from streams.store import Store
 from tests import pipeline
 from tests.api_support import OPERATOR, Asker, Clock, basic, served
 from tests.entries import NOON_MS, event, read, value
-from tests.test_store import open_row
+from tests.test_store import open_row, save
 from tests.test_sums import row
 
 NUMBER: Final = "+14155550100"
@@ -117,7 +117,7 @@ def test_a_short_code_is_no_number_of_those_digits() -> None:
 def test_a_dry_run_changes_nothing(store: Store, tmp_path: Path) -> None:
     """It counts by table what would go, and what still settles."""
     send = open_row("still")
-    store.write_open([send._replace(facts=send.facts.replace(b"+4791234567", NUMBER.encode()))])
+    save(store, [send._replace(facts=send.facts.replace(b"+4791234567", NUMBER.encode()))])
     subject = erasure.subject_of(NUMBER)
     assert subject is not None
     told = erasure.counted(store.client, subject, NOW_MS)
@@ -175,8 +175,8 @@ def test_what_comes_back_is_erased_again_until_nothing_can(
     assert store.write_records(columns_of(rows)) == []
     tombstone = open_row("gone", deleted=True)
     held = open_row("gone")
-    store.write_open([held._replace(facts=held.facts.replace(b"+4791234567", NUMBER.encode())), tombstone])
-    store.write_open([open_row("lives")._replace(facts=held.facts.replace(b"+4791234567", NUMBER.encode()))])
+    save(store, [held._replace(facts=held.facts.replace(b"+4791234567", NUMBER.encode())), tombstone])
+    save(store, [open_row("lives")._replace(facts=held.facts.replace(b"+4791234567", NUMBER.encode()))])
     erasure.go_on(store.client, shelf, NOW_MS + 60_000)
     assert "late" not in left(store) and {"new", "stale"} <= left(store)
     (lives,) = erasure.live(store.client)
