@@ -273,6 +273,34 @@ def test_a_record_that_is_none_stands_for_itself() -> None:
     assert [(p.offset, p.last, p.value) for p in refused] == [(1, 2, bad + bad)]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x00\x00\x00\x01\x01\x00\x00", b"\x00\x00\x00\x01\x01", b"\x00\x00\x00\x01\x01\x01",
+        b"\x00\x00\x00\x01\x01\x02\x01\x01", b"\x00\x00\x00\x04k\x01\x00", b"\x00\x00\x00\x01\x04v\x00",
+        b"\x00\x00\x00\x01\x01\x02\x02h\x04x", b"\x00" + b"\xff" * 10 + b"\x00\x01\x01\x00",
+    ],
+    ids=[
+        "a byte is left over", "no headers", "a count below zero", "a header without a name", "a key beyond the end",
+        "a value beyond the end", "a header beyond the end", "a number of over 64 bits",
+    ],
+)  # fmt: skip
+def test_what_is_no_record(body: bytes) -> None:
+    """It says where it ends, and is not what the format has there."""
+    bad = varint(len(body)) + body
+    entries, (part,) = read(batch([bad, *some(1)], 5))
+    assert ([entry.offset for entry in entries], part.offset, part.value) == ([1], 0, bad)
+
+
+@pytest.mark.parametrize("deltas", [[2, 2], [3, 1], [1, 9], [-1, 3], [1 << 62, 3]])
+def test_where_records_are_missing_offsets_must_rise(deltas: list[int]) -> None:
+    """Within the batch; from the first that does not, nobody knows which entry is which."""
+    records = [record(b"k", b"%d" % n, delta=delta) for n, delta in enumerate(deltas)]
+    sound = 1 if 0 <= deltas[0] <= 5 else 0
+    part = part_of(batch(records, 5, last_delta=5), records=sound)
+    assert (part.offset, part.last) == (deltas[0] + 1 if sound else 0, 5)
+
+
 @pytest.mark.parametrize("bad", [b"", b"\x00" * 9, b"\x01\x00\x00", b"\xff" * 12, varint(1 << 40) + b"\x00" * 9])
 def test_where_no_record_ends_the_rest_is_one_part(bad: bytes) -> None:
     """No length, none that can be, or none that ends."""
