@@ -23,10 +23,13 @@ HEADER_S: Final = 10.0
 BODY_S: Final = 20.0
 TAKEN_S: Final = 30.0
 _SWEEP_S: Final = 0.5
-_CONNECTIONS_MAX: Final = 512
+_READ_S: Final = 0.001
+_CONNECTIONS_MAX: Final = 4_096
 _CONNECTIONS_MIN: Final = 16
 # Of all descriptors so many may be connections; the worker needs the rest for the log and the store.
 _SHARE: Final = 8
+# How many are accepted in one step of the event loop.
+BACKLOG: Final = 256
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n"
 )
@@ -56,7 +59,7 @@ class Guard:
 
     def __init__(self, bound: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.bound = bound
-        self.bound_each = bound // 2
+        self.bound_each = bound * 3 // 4
         self.clock_s = clock_s
         self.alive: set[_Guarded] = set()
         # Who waits with half a request or none, or takes nothing of an answer: in the order they began to.
@@ -76,7 +79,7 @@ class Guard:
     def sweep(self) -> None:
         """Cuts the connections whose header, body or taking of an answer has taken too long."""
         now_s = self.clock_s()
-        for connection in [c for c in self.alive if c.is_overdue(now_s)]:
+        for connection in [c for c in self._idle if now_s - c.since_s > _SECONDS[c.phase[0]]]:
             self._cut(connection)
 
     def admit(self, connection: "_Guarded") -> bool:
@@ -89,12 +92,17 @@ class Guard:
         return len(self.alive) <= self.bound or self._make_room(self._idle)
 
     def _make_room(self, among: "dict[_Guarded, None]") -> bool:
-        idle = [c for c in among if c in self._idle]
-        if not idle:
-            return False
-        # Whoever was answered before is known to send whole requests.
-        self._cut(next((c for c in idle if not c.answered), idle[0]))
-        return True
+        """Cuts the one that idles longest: first who never sent a whole request, and nobody who was not read yet."""
+        known = None
+        for connection in among:
+            if connection in self._idle and connection.is_read:
+                if not connection.answered:
+                    self._cut(connection)
+                    return True
+                known = known or connection
+        if known is not None:
+            self._cut(known)
+        return known is not None
 
     def _cut(self, connection: "_Guarded") -> None:
         self.leave(connection)
@@ -121,14 +129,17 @@ class _Guarded(H11Protocol):
     guard: Guard
     network = ""
     answered = 0
+    is_read = False
     _resumed = 0
-    _phase: tuple[str, int] = ("", 0)
-    _since_s = 0.0
+    phase: tuple[str, int] = ("", 0)
+    since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.network = network_of(self.client[0] if self.client else "")
-        self._since_s = self.guard.clock_s()
+        self.since_s = self.guard.clock_s()
+        # What came with it is read in the next step of the event loop, before any timer.
+        self.loop.call_later(_READ_S, setattr, self, "is_read", True)
         if not self.guard.admit(self):
             self.guard.leave(self)
             transport.write(_BUSY)
@@ -148,6 +159,7 @@ class _Guarded(H11Protocol):
         self.answered += 1
         super().on_response_complete()
         self.guard.note(self, is_idle=False)  # it goes to the end of the line of those that idle
+        self.phase = ("", 0)
         self._note()
 
     def pause_writing(self) -> None:
@@ -159,15 +171,10 @@ class _Guarded(H11Protocol):
         super().resume_writing()
         self._note()
 
-    def is_overdue(self, now_s: float) -> bool:
-        """Whether it stands still for too long."""
-        self._note()
-        return now_s - self._since_s > _SECONDS.get(self._phase[0], float("inf"))
-
     def _note(self) -> None:
         phase = self._now_in()
-        if phase != self._phase:
-            self._phase, self._since_s = phase, self.guard.clock_s()
+        if phase != self.phase:
+            self.phase, self.since_s = phase, self.guard.clock_s()
             self.guard.note(self, is_idle=phase[0] in _SECONDS)
 
     def _now_in(self) -> tuple[str, int]:

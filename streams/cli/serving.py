@@ -12,7 +12,7 @@ import uvicorn
 
 from api import auth, probes
 from api.app import AppConfig, create_app
-from api.guard import Guard, connections_max
+from api.guard import BACKLOG, Guard, connections_max
 from api.origin import is_loopback
 from streams import monitor
 from streams.agents import Worker
@@ -84,7 +84,8 @@ async def _listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
     server = uvicorn.Server(
         uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, lifespan="on", ws="none", proxy_headers=False,
-            server_header=False, timeout_graceful_shutdown=_DRAIN_S, backlog=guard.bound, http=guard.protocol(),
+            server_header=False, timeout_graceful_shutdown=_DRAIN_S, backlog=min(BACKLOG, guard.bound),
+            http=guard.protocol(),
         )
     )  # fmt: skip
     # The process ends in its own order: uvicorn must not catch its signals.
