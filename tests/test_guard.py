@@ -223,7 +223,8 @@ def test_beyond_the_bound_the_longest_idle_makes_room() -> None:
         worker = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         worker.request("GET", "/")
         worker.getresponse().read()
-        idle = server.open(500)
+        # Of those that come in one step of the event loop nobody is cut before it was read.
+        idle = [each for _ in range(25) for each in server.open(20)]
         assert server.ask() == (200, b"0")
         wait_until_cut(idle[:400])
         assert len(server.guard.alive) <= 48
@@ -238,6 +239,8 @@ def test_the_bound_of_all_holds_over_many_addresses() -> None:
     with serving(40) as server:
         for n in range(300):
             dial(server.port, f"127.0.0.{2 + n // 30}")
+            if n % 10 == 0:
+                server.ask()
         assert server.ask() == (200, b"0")
         assert len(server.guard.alive) <= 40
         assert max(len(held) for held in list(server.guard._peers.values())) <= 30
@@ -314,11 +317,21 @@ def test_connections_leave_descriptors_to_the_worker(soft: int, hard: int, most:
 
 
 def _told(port: int) -> tuple[int, int]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    connection.request("GET", "/")
-    bound, held = connection.getresponse().read().split()
-    connection.close()
-    return int(bound), int(held)
+    """What the process says of its descriptors; where a crowd came just before, when there is a place."""
+    for _ in range(PATIENCE_S * 10):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            told = answer.read().split()
+            if answer.status == 200:
+                return int(told[0]), int(told[1])
+        except ConnectionError:
+            pass
+        finally:
+            connection.close()
+        threading.Event().wait(0.1)
+    raise AssertionError("there is no place")
 
 
 def test_the_share_of_connections() -> None:
