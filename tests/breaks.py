@@ -19,7 +19,7 @@ FOLD: Final = "join native folding native_format"
 DECODE: Final = "bounds examples events native"
 TRIM: Final = "trim bounds events examples"
 BUILDER: Final = "native folding join native_format"
-READER: Final = "record_batches fetched native"
+READER: Final = "bounds record_batches fetched native"
 
 WRITE_ROWS: Final = "        bad = await self._write_rows(cuts, now_ms)\n"
 WORKER: Final = (

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 
 from schemas.events import Rejected
+from streams import record_batches
 from streams.join import RECEIPTS_MAX
 from streams.lives import REMEMBER_MS
 from streams.settle import Partition
@@ -335,3 +336,10 @@ def test_receipts_are_one_by_four_things(first: dict[str, Any], second: dict[str
             told = {"event_id": "r1", "state": "sent"} | fields
             partition.add_receipts(made("receipts", n, NOON_MS, **told), NOON_MS)
         assert partition.counts.merged == merged, other
+
+
+@pytest.mark.parametrize(("record", "count"), [(b"\x0c\0\0\0\1\1\0", 1), (b"\x0e\0\0\0\1\1\0\0", 0), (b"\x0a\0\0\0\1\1\0", 0), (b"\x0c\0\0\0\1\1", 0)])  # fmt: skip
+def test_a_record_is_as_long_as_what_is_in_it(record: bytes, count: int) -> None:
+    """A byte more or fewer than key, value and headers take, and it is none."""
+    found, end = record_batches.records_of(record, 0, 10, (0, NOON_MS, False, 0, True), -1)
+    assert (len(found), end) == (count, count * len(record))
