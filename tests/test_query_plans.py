@@ -45,13 +45,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 class Recording:
     """A client that also keeps the statements which read records."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, table: str = "mdr.mdrs") -> None:
         self.client = client
+        self.table = table
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     def raw_query(self, sql: str, parameters: dict[str, Any], fmt: str) -> bytes:
         """As the client does."""
-        if "mdr.mdrs" in sql:
+        if self.table in sql:
             self.asked.append((sql, parameters))
         return self.client.raw_query(sql, parameters=parameters, fmt=fmt)
 
@@ -215,3 +216,21 @@ def test_a_vendors_report_reads_its_account(store: Store) -> None:
     read = asked(store, lambda client: list(extract.pieces(client, wanted, cuts.keys, "CSV")))
     read += asked(store, lambda client: extract.cut(client, wanted).rows)
     assert len(read) == 2 and max(read) <= OF_AN_ACCOUNT
+
+
+def test_a_page_of_open_messages_reads_its_own_granules(store: Store) -> None:
+    """With 200,000 open, a page of an account and one message by its id read a few granules of what is open."""
+    names = query._COLUMNS
+    rows = f"SELECT {names} FROM mdr.mdrs WHERE direction = 'outbound' LIMIT 200000"  # noqa: S608  # our own names
+    store.command(f"INSERT INTO mdr.open_records ({names}) {rows}", {})
+    store.command("OPTIMIZE TABLE mdr.open_records FINAL", {})
+    try:
+        opened = query._where_open(store.client, Listing(ONE, DAY, pending=True, limit=20))
+        assert opened is not None
+        client = Recording(store.client, "mdr.open_records")
+        page = query._open_page(cast(Client, client), opened)
+        assert len(page) == 20 and all(row["has_record"] for row in page)
+        assert query._open_by_id(cast(Client, client), ONE, page[0]["message_id"]) is not None
+        assert all(0 < read <= 12 for read in client.granules()), client.granules()
+    finally:
+        store.command("TRUNCATE TABLE mdr.open_records", {})

@@ -42,9 +42,11 @@ def open_volume(client: Client, scope: Scope, span: Range, step_ms: int) -> dict
     bucket = f"intDiv(toUnixTimestamp64Milli(occurred_at), {b.bind(step_ms, 'Int64')}) * {b.bind(step_ms, 'Int64')}"
     inside = f"{scope_sql(scope, b)} AND {range_sql(span, b)}"
     sql = (
-        f"SELECT {bucket} AS bucket, count() AS n FROM mdr.open_messages FINAL WHERE part = '' AND {inside}"
+        f"SELECT {bucket} AS bucket, count() AS n FROM mdr.open_records FINAL WHERE {inside}"
         f" AND (account_id, occurred_at, message_id) NOT IN (SELECT account_id, occurred_at, message_id FROM mdr.mdrs"
-        f" WHERE direction = 'outbound' AND {inside}) GROUP BY bucket"
+        f" WHERE direction = 'outbound' AND {inside} AND (account_id, occurred_at, message_id) IN ("
+        f"SELECT account_id, occurred_at, message_id FROM mdr.open_records WHERE is_deleted = 0 AND {inside}))"
+        " GROUP BY bucket"
     )
     return {r["bucket"]: r["n"] for r in query.select(client, sql, b)}
 
