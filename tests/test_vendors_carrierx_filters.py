@@ -14,7 +14,7 @@ from api import auth, query
 from api.http import Refusal
 from api.query import Listing, Scope
 from api.vendors import carrierx
-from api.where import EVERYTHING, Binder, condition_sql
+from api.where import EVERYTHING, Binder, Sort, condition_sql
 from streams import folding
 from streams.effects import OpenRow, Rows
 from streams.fold import columns_of, inbound_row, outbound_row
@@ -260,3 +260,18 @@ def test_a_pattern_is_matched_in_linear_time(store: Store) -> None:
         assert query.listing(store.client, ask) == []
         assert query.count(store.client, ask) == 0
     assert query.count(store.client, ask._replace(where=EVERYTHING)) == 40
+
+
+def test_an_open_row_that_has_a_record_is_listed_by_no_way(store: Store) -> None:
+    """What was settled since its last checkpoint is a record alone, also where a filter fits only what it was before."""
+    sends = [read("sends", n, message_id=f"twice{n}", account_id="twice") for n in range(30)]
+    final = [read("receipts", 99, message_id=send.message_id, event_id="f", at_ms=NOON_MS + 9) for send in sends]
+    done = [Life(send, (receipt,), NOW_MS, settled_ms=NOW_MS) for send, receipt in zip(sends, final, strict=True)]
+    store.write_records(columns_of([outbound_row(life, life.send, 0) for life in done[:29] if life.send]))
+    store.write_open([], folding.records([Rows(0, [Life(send, (), NOW_MS) for send in sends], [], [])], NOW_MS))
+    ask = asked_of("status eq queued")._replace(scope=Scope(("twice",)), limit=2)
+    for asked in (ask, ask._replace(order=(Sort("segments"),)), ask._replace(descending=True)):
+        assert [row["message_id"] for row in query.listing(store.client, asked)] == ["twice29"]
+        assert query.count(store.client, asked) == 1
+    whole = ask._replace(where=EVERYTHING, limit=1000)
+    assert len(query.listing(store.client, whole)) == query.count(store.client, whole) == 30
