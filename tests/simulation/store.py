@@ -55,7 +55,7 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing is held."""
 
-    def migrate(self, retention_days: int, body_retention_days: int) -> list[str]:
+    def migrate(self, retention_days: int, body_retention_days: int, audit_days: int = 365) -> list[str]:
         """The tables are always there."""
         return []
 
