@@ -12,6 +12,7 @@ from streams.folding import Block, Piece, as_array
 from streams.join import Life
 from streams.store import Store
 from tests.entries import NOON_MS, read
+from tests.rows import block_rows
 
 pytestmark = pytest.mark.usefixtures("way")
 MANY: Final = 600
@@ -119,3 +120,16 @@ def test_one_of_which_the_builder_is_not_sure_leaves_the_rest_to_it(way: str) ->
     pieces = list(folding.records([taken], NOON_MS))
     counts = [piece.rows if isinstance(piece, Block) else len(piece[0]) for piece in pieces]
     assert counts == ([199, 1] if way == "native" else [200])
+
+
+def test_what_was_half_added_is_taken_back_from_every_column() -> None:
+    """Rows beside a message that is refused half-way are what the fold says, with their lists, maps and nulls."""
+    taken = finished(count=9)
+    for n, life in enumerate(taken.settled):
+        assert life.send is not None
+        life.send.tags, life.send.attributes = ("t",) * (n % 4), {"k": "v"} if n % 2 else None
+    taken.settled[5].amendments = 70_000
+    rest = taken._replace(settled=[life for life in taken.settled if life.amendments != 70_000])
+    made = [row for piece in folding.records([taken], NOON_MS) if isinstance(piece, Block) for row in block_rows(piece)]
+    defined = list(zip(*fold.records([rest], NOON_MS), strict=True))
+    assert sorted(map(str, made)) in ([], sorted(map(str, defined)))
