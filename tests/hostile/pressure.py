@@ -95,7 +95,7 @@ class Pressure:
         return self.figures
 
     async def _forever(self, act: Callable[[], Awaitable[None]], pause_s: float) -> None:
-        while True:
+        while time.monotonic() < self.until:
             try:
                 await act()
             except (OSError, EOFError, TimeoutError, ValueError) as problem:
@@ -115,7 +115,8 @@ class Pressure:
         """One request that must be answered with 200, in a connection of its own."""
         began = time.monotonic()
         try:
-            status, body = await asyncio.wait_for(self._ask("GET", path, bearer), GIVES_UP_S)
+            async with asyncio.timeout(GIVES_UP_S):
+                status, body = await self._ask("GET", path, bearer)
         except (OSError, EOFError, TimeoutError) as problem:
             status, body = 0, repr(problem).encode()
         took_s = time.monotonic() - began
@@ -153,7 +154,8 @@ class Pressure:
 
     async def _count(self, kind: str, method: str, path: str, body: bytes = b"") -> None:
         """Notes the status; a server that says 5xx must say when to come back, but never of a pattern."""
-        status, answer = await asyncio.wait_for(self._ask(method, path, self.task.heavy, body), 120)
+        async with asyncio.timeout(120):
+            status, answer = await self._ask(method, path, self.task.heavy, body)
         self.figures.statuses[f"{kind} {status}"] += 1
         overloaded = status == 503 and kind != "pattern"
         if status >= 500 and not overloaded:
@@ -183,7 +185,7 @@ class Pressure:
     async def _idle(self, number: int) -> None:
         """A connection that says nothing, opened again when it is cut."""
         await asyncio.sleep(number * 0.005)
-        while True:
+        while time.monotonic() < self.until:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection(self.task.host, self.task.port)
                 self.figures.idle_opened += 1
@@ -199,7 +201,7 @@ class Pressure:
         await asyncio.sleep(number * 0.02)
         head = b"POST /mdr/reports HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + self.task.heavy.encode()
         whole = head + b"\r\nContent-Length: 100000\r\n\r\n" if number % 2 else head
-        while True:
+        while time.monotonic() < self.until:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection(self.task.host, self.task.port)
                 self.figures.slow_opened += 1
