@@ -66,7 +66,7 @@ _HEADERS: Final = {
 # Each session of a key is a row: nobody needs many.
 _SESSIONS_PER_S: Final = 0.1
 _SESSIONS_AT_ONCE: Final = 30
-_SIGN_INS_METRIC: Final = (
+SIGN_INS_METRIC: Final = (
     b"# HELP mdr_sign_ins_failed_total Sign-ins and requests with a wrong key or secret.\n"
     b"# TYPE mdr_sign_ins_failed_total counter\n"
     b"mdr_sign_ins_failed_total %d\n"
@@ -497,7 +497,7 @@ def _prover(app: _App) -> HTTPRouteHandler:
 def _metrics(app: _App) -> bytes:
     """Return the worker's numbers and our own."""
     told = app.config.metrics() if app.config.metrics is not None else b""
-    return told + _SIGN_INS_METRIC % app.sign_ins.failures
+    return told + SIGN_INS_METRIC % app.sign_ins.failures
 
 
 def _probes(app: _App) -> list[HTTPRouteHandler]:
