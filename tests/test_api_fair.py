@@ -277,7 +277,7 @@ def test_wrong_credentials_are_slowed_and_right_ones_are_not(filled: Filled, tmp
     with served(filled.store.url, tmp_path, Clock(NOW_MS)) as http:
         answers = [http.get("/mdr/stats", headers=basic(issued.key, "wrong")) for _ in range(8)]
         assert [a.status_code for a in answers] == [401] * 5 + [429] * 3
-        assert answers[-1].headers["retry-after"] == "1"
+        assert [a.headers["retry-after"] for a in answers[5:]] == ["1", "2", "4"]
         assert http.get("/mdr/stats", headers=bearer(issued)).status_code == 200
         assert http.get("/mdr/stats", headers=basic(issued.key, "wrong")).status_code == 401
 
