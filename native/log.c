@@ -157,7 +157,7 @@ static PyObject *record_headers(Record *r, void *unused)
     const char *data = PyBytes_AS_STRING(r->data);
     Cursor c = {r->headers, (const uint8_t *)data + PyBytes_GET_SIZE(r->data)};
     int64_t count = 0;
-    Span name, value;
+    Span name = {0}, value = {0};
     PyObject *headers = PyList_New(0);
     take_varint(&c, &count);
     while (headers && count--) {

@@ -49,8 +49,8 @@ class Clock:
 
 def write(store: Store, flow: Flow, now_ms: int, offsets: dict[str, int]) -> None:
     """Writes what a flow has finished and what is open in it, as a worker does at a checkpoint."""
-    at = {(topic, 0): offset for topic, offset in offsets.items()}
     for p in flow.partitions.values():
+        at = {(topic, p.shard): offset for topic, offset in offsets.items()}
         p.dead = []
         snapshot, rows = p.snapshot(now_ms), p.take(now_ms)
         done = [outbound_row(life, life.send, p.shard) for life in rows.settled if life.send is not None]
@@ -67,15 +67,16 @@ def write(store: Store, flow: Flow, now_ms: int, offsets: dict[str, int]) -> Non
 def feed(store: Store, flow: Flow, log: list[Event], size: int = 2000) -> dict[str, int]:
     """Lets a flow read events in the order they were produced, and writes what comes of them; the offsets after."""
     offsets = dict.fromkeys(("sends", "receives", "receipts"), 0)
+    (shard,) = flow.partitions
     for at in range(0, len(log), size):
         for event in log[at : at + size]:
             entry = LogEntry(offsets[event.topic], event.at_ms, event.key, event.value)
             offsets[event.topic] += 1
-            held = flow.batch(event.topic, 0, [entry], event.at_ms)
+            held = flow.batch(event.topic, shard, [entry], event.at_ms)
             if held:
                 write(store, flow, event.at_ms, {})
-                found = store.lookup([h.event.message_id for h in held], flow.brief(0, held))
-                flow.resume(event.topic, 0, [entry], held, found, event.at_ms)
+                found = store.lookup([h.event.message_id for h in held], flow.brief(shard, held))
+                flow.resume(event.topic, shard, [entry], held, found, event.at_ms)
         settle(store, flow, log[min(at + size, len(log)) - 1].at_ms)
         write(store, flow, log[min(at + size, len(log)) - 1].at_ms, offsets)
     return offsets
@@ -83,8 +84,9 @@ def feed(store: Store, flow: Flow, log: list[Event], size: int = 2000) -> dict[s
 
 def settle(store: Store, flow: Flow, now_ms: int) -> None:
     """Lets time pass in a flow that has read its topics to the end."""
-    for topic in ("sends", "receives", "receipts"):
-        flow.partitions[0].caught_up(topic, now_ms)
+    for partition in flow.partitions.values():
+        for topic in ("sends", "receives", "receipts"):
+            partition.caught_up(topic, now_ms)
     for shard, ids in flow.tick(now_ms).items():
         flow.partitions[shard].resolve_receipts(ids, store.lookup(ids), now_ms)
 

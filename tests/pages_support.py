@@ -108,7 +108,7 @@ def filled_store(path: Path) -> Iterator[Filled]:
     store = Store(f"chdb://{path}")
     done = fill(store, Plan(300, seed=17, rate_per_s=0.02), NOW_MS)
     harm = Flow("mdr.", WINDOW_MS)
-    harm.open_partition(0, START_MS)
+    harm.open_partition(1, START_MS)  # its own: a partition's checkpoint says where its open messages begin
     offsets = feed(store, harm, hostile_events())
     for windows in (2, 3):
         settle(store, harm, START_MS + windows * WINDOW_MS)
