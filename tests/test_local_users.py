@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -52,7 +53,8 @@ class Listener:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection:
+            # Who hears what it does not believe hangs up, maybe before it has read all.
+            with connection, contextlib.suppress(ConnectionError):
                 connection.settimeout(10)
                 while (request := self._request(connection)) != b"":
                     body = json.dumps(self._answer(request, self.url)).encode()
