@@ -1,17 +1,14 @@
 """The command line: rounds of every fault for as long as asked, the table, the JSON line."""
 
 import argparse
-import asyncio
 import json
-import logging
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.faults.nemesis import World
+from tests.faults.processes import in_own_directory
 from tests.faults.scenario import WINDOW_MS
 from tests.faults.verdict import Verdict, judge
 from tests.leaks import secrets_of
@@ -132,14 +129,7 @@ def main() -> int:
     options.add_argument("--rate", type=float, default=400.0, help="events a second")
     options.add_argument("--only", default="", help="faults whose name holds this, again and again")
     told = options.parse_args()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    home = Path(tempfile.mkdtemp(prefix="mdr-faults-"))
-    code = asyncio.run(run(told.seconds, told.seed, home, told.rate, told.only))
-    if code:
-        print(f"logs are kept in {home}", file=sys.stderr)
-    else:
-        shutil.rmtree(home, ignore_errors=True)
-    return code
+    return in_own_directory("mdr-faults-", lambda home: run(told.seconds, told.seed, home, told.rate, told.only))
 
 
 if __name__ == "__main__":

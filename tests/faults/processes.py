@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +24,18 @@ from tests.chserver import Fault
 ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = Path.home() / ".cache" / "mdr"
 _MDR: Final = [sys.executable, "-c", "from streams.cli import main; main()"]
+
+
+def in_own_directory(prefix: str, run: Callable[[Path], Coroutine[Any, Any, int]]) -> int:
+    """Run a suite in a directory that is kept when something went wrong; returns its exit code."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    home = Path(tempfile.mkdtemp(prefix=prefix))
+    code = asyncio.run(run(home))
+    if code:
+        print(f"logs are kept in {home}", file=sys.stderr)
+    else:
+        shutil.rmtree(home, ignore_errors=True)
+    return code
 
 
 class Killable:

@@ -11,13 +11,10 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -28,7 +25,7 @@ from aiokafka.structs import TopicPartition
 
 from streams.broker_port import free_port
 from streams.simulate import Plan, events
-from tests.faults.processes import Kafka, Workers
+from tests.faults.processes import Kafka, Workers, in_own_directory
 from tests.faults.scenario import partition_of, producer
 from tests.faults.verdict import Reader, Verdict, consumer, judge
 from tests.hostile.raw import Batch, Letter, batches, letters, produce
@@ -351,14 +348,7 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=600)
     options.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     told = options.parse_args()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    home = Path(tempfile.mkdtemp(prefix="mdr-hostile-"))
-    code = asyncio.run(run(told.seconds, told.seed, home))
-    if code:
-        print(f"logs are kept in {home}", file=sys.stderr)
-    else:
-        shutil.rmtree(home, ignore_errors=True)
-    return code
+    return in_own_directory("mdr-hostile-", lambda home: run(told.seconds, told.seed, home))
 
 
 if __name__ == "__main__":
